@@ -1,0 +1,212 @@
+"""The dataclasses that a recipe fills; every field can be set from YAML or the command line.
+
+This module imports nothing of avtune and only the standard library, so anything may import it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+@dataclass
+class AudioInput:
+    """How a second of sound becomes a picture that a vision transformer can read.
+
+    Attributes:
+        preset: Name in ``avtune.transforms.presets.AUDIO_PRESETS``; fields left ``None`` come from it.
+        mels: Number of mel bands.
+        shift_ms: Distance of two frames of the spectrogram, milliseconds.
+        steps: Length of the spectrogram in frames; ``None``: what the tower's image size asks for.
+        seconds: Length of the sound window that one segment hears, seconds.
+        mean: Mean of the log-mel values, subtracted.
+        std: Standard deviation of the log-mel values; the difference is divided by twice this.
+        pad: Whether padding to ``steps`` happens before or after normalising.
+        placement: ``grid``: segment t hears a window centred on its own second; ``spread``: windows spread
+            evenly from the first to the last sample, as the LAVISH authors' code does.
+    """
+
+    preset: str = "nano"
+    mels: int | None = None
+    shift_ms: float | None = None
+    steps: int | None = None
+    seconds: float | None = None
+    mean: float | None = None
+    std: float | None = None
+    pad: Literal["after_normalising", "before_normalising"] | None = None
+    placement: Literal["grid", "spread"] | None = None
+
+
+@dataclass
+class VideoInput:
+    """How frames are prepared.
+
+    Attributes:
+        size: Side of the square that the tower sees, pixels; ``None``: the tower's own.
+        mean: Mean per channel of RGB in [0, 1]; ``None``: the tower's own.
+        std: Standard deviation per channel of RGB in [0, 1]; ``None``: the tower's own.
+        placement: ``grid``: the frame in the middle of its segment; ``spread``: frames spread evenly from
+            the first to the last, as the LAVISH authors' code does.
+    """
+
+    size: int | None = None
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+    placement: Literal["grid", "spread"] = "grid"
+
+
+@dataclass
+class InputConfig:
+    """What the model sees of a clip.
+
+    Attributes:
+        segments: Time steps per clip, T (AVE 10, AVS 5).
+        segment_seconds: Length of one time step, seconds.
+        audio: Preparation of the sound.
+        video: Preparation of the frames.
+    """
+
+    segments: int = 10
+    segment_seconds: float = 1.0
+    audio: AudioInput = field(default_factory=AudioInput)
+    video: VideoInput = field(default_factory=VideoInput)
+
+
+@dataclass
+class DataConfig:
+    """Which clips are trained on.
+
+    Attributes:
+        name: Reader in ``avtune.datasets.READERS`` (ave, bandstand, folder, csv).
+        root: Folder that holds the clips and their annotations.
+        split: Split variant where the dataset offers several (``official``, ``clean``).
+        index: For ``csv``: the file of ``file,label,start,end`` rows; ``None``: ``<root>/events.csv``.
+        validation_share: Share of the training clips held out where the dataset has no validation split.
+        test_share: Share of all clips held out for testing where the dataset has no test split.
+        split_seed: Seed of every split that avtune makes itself.
+        cache: Keep prepared clips in memory, so that a clip is decoded once.
+        workers: Loader processes per training process.
+    """
+
+    name: str = "folder"
+    root: str = "."
+    split: str = "official"
+    index: str | None = None
+    validation_share: float = 0.15
+    test_share: float = 0.15
+    split_seed: int = 0
+    cache: bool = True
+    workers: int = 2
+
+
+@dataclass
+class EncoderConfig:
+    """The frozen towers and what is trained between their layers.
+
+    Attributes:
+        tower: timm name of the backbone, or ``nano`` for the bundled one.
+        audio_tower: timm name of a second backbone for sound; ``None``: both streams share ``tower``.
+        pretrained: Load pretrained weights (``False``: random weights, for studies).
+        fusion: Method in ``avtune.fusion.METHODS``.
+        preset: Named settings of that method; ``None``: the paper's.
+        options: Settings of that method that differ from the preset, by name.
+    """
+
+    tower: str = "nano"
+    audio_tower: str | None = None
+    pretrained: bool = True
+    fusion: str = "lavish"
+    preset: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class HeadConfig:
+    """What turns tokens into outputs.
+
+    Attributes:
+        task: Name in ``avtune.tasks.TASKS``.
+        hidden: Width of the head's first linear layer.
+    """
+
+    task: str = "localization"
+    hidden: int = 512
+
+
+@dataclass
+class OptimizerConfig:
+    """How weights are updated.
+
+    Attributes:
+        name: ``adamw`` or ``adam``.
+        lr: Learning rate of the method's weights.
+        lr_head: Learning rate of the head; ``None``: ``lr``.
+        lr_norm: Learning rate of backbone norms, where a method trains them; ``None``: ``lr``.
+        weight_decay: Decoupled (adamw) or L2 (adam) decay, on matrices only.
+        betas: Decay of the two running means.
+        schedule: ``constant``, ``cosine``, ``linear`` or ``step``.
+        warmup_share: Share of all steps over which the rate rises from zero.
+        step_epochs: For ``step``: epochs between two drops.
+        step_factor: For ``step``: factor of each drop.
+        clip_norm: Largest gradient norm; ``None``: no clipping.
+    """
+
+    name: Literal["adamw", "adam"] = "adamw"
+    lr: float = 1e-3
+    lr_head: float | None = None
+    lr_norm: float | None = None
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    schedule: Literal["constant", "cosine", "linear", "step"] = "cosine"
+    warmup_share: float = 0.05
+    step_epochs: int = 3
+    step_factor: float = 0.35
+    clip_norm: float | None = 1.0
+
+
+@dataclass
+class TrainConfig:
+    """How long, on what and how exactly.
+
+    Attributes:
+        epochs: Passes over the training clips.
+        batch_size: Clips per process and step.
+        accumulate: Steps whose gradients are added up before one update.
+        precision: ``fp32``, ``bf16`` or ``fp16``.
+        seed: Source of every random choice of the run.
+        patience: Epochs without a better validation score before stopping; ``None``: never stop early.
+        save_every: Steps between two saved states; ``None``: at each epoch's end only.
+        compile: Run the encoder through ``torch.compile``.
+        checkpoint: Recompute each step of the walk in the backward pass instead of keeping it.
+    """
+
+    epochs: int = 20
+    batch_size: int = 8
+    accumulate: int = 1
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    seed: int = 0
+    patience: int | None = None
+    save_every: int | None = None
+    compile: bool = False
+    checkpoint: bool = False
+
+
+@dataclass
+class RunConfig:
+    """A whole run: what a recipe states and ``config.yaml`` of a run folder repeats.
+
+    Attributes:
+        data: The clips.
+        input: What the model sees of them.
+        encoder: Towers and method.
+        head: Task and head.
+        optimizer: Update rule.
+        train: Length, batch, precision, seed.
+    """
+
+    data: DataConfig = field(default_factory=DataConfig)
+    input: InputConfig = field(default_factory=InputConfig)
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    head: HeadConfig = field(default_factory=HeadConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)

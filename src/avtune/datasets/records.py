@@ -1,0 +1,245 @@
+"""What every reader returns: labelled clips in splits, not yet opened."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+import numpy as np
+import numpy.typing as npt
+
+from avtune.errors import AvtuneError
+
+SPLITS = ("train", "validation", "test")
+BACKGROUND = "background"
+"""Label that means "no event" wherever a user writes labels; it has no index of its own in ``labels``."""
+
+VIDEO_SUFFIXES = frozenset(
+    {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".flv", ".wmv", ".3gp", ".ogv"}
+)
+
+
+class DatasetError(AvtuneError):
+    """A dataset on disk that cannot be used as it is; the message says what to change."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """One labelled stretch of a clip.
+
+    Attributes:
+        label: Name of the event.
+        start: First moment, seconds from the start of the file, >= 0.
+        end: First moment after it, seconds, > start; ``inf``: to the end of the file.
+    """
+
+    label: str
+    start: float
+    end: float
+
+
+@dataclass(frozen=True)
+class FrameFolder:
+    """A clip that was unpacked into pictures and a sound file, as several authors' code wants it.
+
+    Attributes:
+        frames: Folder of pictures whose names are their numbers (``0001.jpg`` or ``00000001.jpg``), spread
+            evenly over the clip.
+        audio: Sound file (``.wav``), or waveform (``.npy``, one row of samples).
+        pattern: Glob of the pictures in ``frames``.
+        array_rate: Samples per second of a ``.npy`` waveform, which cannot say so itself (DG-SCT: 32 kHz).
+    """
+
+    frames: Path
+    audio: Path
+    pattern: str = "*.jpg"
+    array_rate: int = 32000
+
+    def pictures(self) -> list[Path]:
+        """The pictures in order of their numbers (of their names, where these are no numbers)."""
+        return sorted(
+            self.frames.glob(self.pattern),
+            key=lambda path: (int(path.stem) if path.stem.isdecimal() else math.inf, path.name),
+        )
+
+
+@dataclass(frozen=True)
+class Record:
+    """One clip and its truth.
+
+    Attributes:
+        name: What reports call it, unique enough to find it: the video id, or the path below the root.
+        source: The file, or the unpacked clip.
+        events: What happens in it, times from the start of the file.
+        start: Where the clip begins in the file, seconds.
+        origin: Where the annotation stands (``events.csv line 7``); empty if it has no line of its own.
+    """
+
+    name: str
+    source: Path | FrameFolder
+    events: tuple[Event, ...]
+    start: float = 0.0
+    origin: str = ""
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The paths that have to exist."""
+        if isinstance(self.source, FrameFolder):
+            return (self.source.frames, self.source.audio)
+        return (self.source,)
+
+
+@dataclass(frozen=True)
+class Collection:
+    """A dataset: its labels and the clips of its splits.
+
+    Attributes:
+        name: Name of the reader.
+        root: Folder that holds it.
+        labels: Names of the events in the order of their class indices. Background is no event: its index is
+            ``len(labels)``.
+        splits: Clips of ``train``, ``validation`` and ``test``; a split may be empty.
+        warnings: What a user should know about the data before trusting a score.
+        missing: One line per clip that is annotated but not on disk; filled by :func:`existing`.
+    """
+
+    name: str
+    root: Path
+    labels: tuple[str, ...]
+    splits: dict[str, tuple[Record, ...]]
+    warnings: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+
+    @property
+    def records(self) -> tuple[Record, ...]:
+        """Clips of all splits, train first."""
+        return tuple(record for split in self.splits.values() for record in split)
+
+
+def segment_labels(
+    events: Sequence[Event],
+    labels: Sequence[str],
+    segments: int,
+    segment_seconds: float,
+    start: float = 0.0,
+) -> npt.NDArray[np.int64]:
+    """Class of each segment of a clip.
+
+    A segment belongs to the event that covers most of it, if that is at least half of it; of events that
+    cover equally much the last one given wins. On whole segments this is AVE's rule: segment t is an
+    event iff ``event.start <= t < event.end``.
+
+    Args:
+        events: What happens, seconds from the start of the file.
+        labels: Names of the events in the order of their class indices.
+        segments: Number of segments, T.
+        segment_seconds: Length of a segment, seconds.
+        start: Where the first segment begins in the file, seconds.
+
+    Returns:
+        (T,) class indices; ``len(labels)`` is background.
+
+    Raises:
+        DatasetError: An event's label is none of ``labels``.
+    """
+    index = {label: number for number, label in enumerate(labels)}
+    begins = np.arange(segments, dtype=np.float64) + start / segment_seconds
+    classes = np.full(segments, len(labels), dtype=np.int64)
+    most = np.full(segments, 0.5 - 1e-9)
+    for event in events:
+        if event.label not in index:
+            raise DatasetError(
+                f"event {event.label!r} is none of the {len(labels)} labels: {', '.join(labels)}"
+            )
+        until = np.minimum(begins + 1, event.end / segment_seconds)
+        covered = until - np.maximum(begins, event.start / segment_seconds)
+        wins = covered >= most - 1e-9
+        classes[wins] = index[event.label]
+        most[wins] = np.maximum(most, covered)[wins]
+    return classes
+
+
+def existing(collection: Collection) -> Collection:
+    """Drop the clips that are not on disk.
+
+    Looks at every path once, opens none; ``avtune.datasets.check`` opens them. Labels stay as they are, so
+    class indices never depend on how much of a dataset was downloaded.
+
+    Args:
+        collection: As a reader returns it.
+
+    Returns:
+        The same with only the clips that exist; ``missing`` names the others.
+
+    Raises:
+        DatasetError: No clip of the whole collection, or none of its training split, is on disk.
+    """
+    missing: list[str] = []
+    splits: dict[str, tuple[Record, ...]] = {}
+    for split, records in collection.splits.items():
+        kept = []
+        for record in records:
+            absent = next((path for path in record.files if not path.exists()), None)
+            if absent is None:
+                kept.append(record)
+            else:
+                where = f" ({record.origin})" if record.origin else ""
+                missing.append(f"{record.name}: {absent} is not there{where}")
+        splits[split] = tuple(kept)
+    annotated, training = len(collection.records), collection.splits.get("train", ())
+    if missing and not any(splits.values()):
+        raise DatasetError(
+            f"none of the {annotated} annotated clips is on disk, first {missing[0]}; "
+            f"put the media there or point the root elsewhere (now {collection.root})"
+        )
+    if training and not splits["train"]:
+        raise DatasetError(
+            f"none of the {len(training)} training clips is on disk, first {missing[0]}; put the media there"
+        )
+    return replace(collection, splits=splits, missing=collection.missing + tuple(missing))
+
+
+def file_name(text: str, where: str) -> str:
+    """Accept a name that was read from a file only if it is the plain name of a file.
+
+    Args:
+        text: The name, for example a video id.
+        where: What the error names, for example ``Annotations.txt line 3``.
+
+    Returns:
+        ``text`` unchanged.
+
+    Raises:
+        DatasetError: It is empty, or holds a separator, a drive, ``..`` or a control character.
+    """
+    if PurePosixPath(relative_path(text, where)).name != text:
+        raise DatasetError(f"{where}: {text!r} is not a plain file name; remove the folders from it")
+    return text
+
+
+def relative_path(text: str, where: str) -> str:
+    """Accept a path that was read from a file only if it cannot leave the folder that it is relative to.
+
+    Links that lie in the folder are followed: they are the user's own. What an annotation file says can
+    only ever name something below the root.
+
+    Args:
+        text: The path, ``/`` between its parts.
+        where: What the error names, for example ``events.csv line 3``.
+
+    Returns:
+        The path with ``.`` parts and doubled slashes removed, so that one file has one spelling.
+
+    Raises:
+        DatasetError: It is empty or absolute, or holds ``..``, a backslash, a drive or a control character.
+    """
+    path = PurePosixPath(text)
+    if not path.parts or any(ord(character) < 32 for character in text):
+        raise DatasetError(f"{where}: {text!r} names no file; write its path below the root")
+    if path.is_absolute() or PureWindowsPath(text).drive or "\\" in text or ".." in path.parts:
+        raise DatasetError(
+            f"{where}: {text!r} leads out of the root; write a path below the root, with / between its parts"
+        )
+    return str(path)

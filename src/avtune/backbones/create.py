@@ -1,0 +1,243 @@
+"""Towers by name: timm's models with or without pretrained weights, and the bundled nano."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from avtune.backbones.eva import EvaBlock, EvaBlockPostNorm, EvaTower
+from avtune.backbones.swin import SwinTower
+from avtune.backbones.swin_v2 import SwinV2Tower
+from avtune.backbones.timm_loading import timm
+from avtune.backbones.tower import BackboneError, Tower, square_side
+from avtune.backbones.vit import Block, ResPostBlock, ViTTower
+
+FAMILIES = "ViT (DeiT, CLIP, DINOv2, SigLIP), EVA-02, Perception Encoder, DINOv3, Swin, Swin-V2"
+
+VIEWS: dict[type[nn.Module], type[Tower]] = {
+    timm.models.vision_transformer.VisionTransformer: ViTTower,
+    timm.models.eva.Eva: EvaTower,
+    timm.models.swin_transformer.SwinTransformer: SwinTower,
+    timm.models.swin_transformer_v2.SwinTransformerV2: SwinV2Tower,
+}
+"""Which tower sees which of timm's architectures."""
+
+SEQUENTIAL_BLOCKS = (Block, ResPostBlock, EvaBlock, EvaBlockPostNorm)
+
+NETWORK_PACKAGES = {"huggingface_hub", "httpx", "httpcore", "requests", "urllib3", "urllib", "http"}
+
+
+def create_tower(
+    name: str,
+    *,
+    pretrained: bool = True,
+    depth: int | None = None,
+    device: torch.device | str | None = None,
+    image_size: int | None = None,
+    checkpoint_path: str | Path | None = None,
+    **timm_kwargs: Any,
+) -> Tower:
+    """Build a frozen tower.
+
+    Args:
+        name: ``nano`` for the bundled backbone, or any name that ``timm.create_model`` takes and whose
+            architecture avtune can see: ``vit_base_patch16_224.augreg_in21k``,
+            ``swinv2_large_window12_192.ms_in22k``, ``hf-hub:...``, ``local-dir:...``.
+        pretrained: Load timm's weights, from the Hugging Face cache or through the network.
+        depth: Keep only the first blocks (for tests and studies); where there are stages, at most this many
+            of each, so that the final norm still fits.
+        device: Where the tower is built; on ``meta`` nothing is computed, loaded or allocated.
+        image_size: Side of the square images it shall take, if not the one it was trained on.
+        checkpoint_path: A local file of weights (safetensors, or a state dict that ``torch.load`` reads
+            with ``weights_only=True``) in timm's naming, used instead of timm's own weights.
+        **timm_kwargs: Further arguments of ``timm.create_model``.
+
+    Returns:
+        The tower, frozen and in evaluation mode.
+
+    Raises:
+        BackboneError: No such name (the nearest ones are given), an architecture that cannot be seen as
+            sequential branches, or weights that could not be fetched or do not fit.
+    """
+    if depth is not None and depth < 1:
+        raise BackboneError(f"depth must be at least 1, not {depth}")
+    on_meta = device is not None and torch.device(device).type == "meta"
+    if name == "nano":
+        if timm_kwargs:
+            raise BackboneError(f"the nano tower has no options; leave out {', '.join(timm_kwargs)}")
+        return _nano(pretrained and checkpoint_path is None, depth, device, image_size, checkpoint_path)
+    arguments: dict[str, Any] = {**timm_kwargs, "num_classes": 0}
+    if image_size is not None:
+        arguments["img_size"] = image_size
+    # Looking at the architecture first costs nothing and refuses before anything is fetched.
+    blueprint = _build(name, device="meta", **arguments)
+    view = view_of(blueprint, name)
+    square_side(blueprint, name)
+    if view is EvaTower:
+        # Rotary tables are then computed for the grid at hand instead of being kept for one size.
+        arguments["dynamic_img_size"] = True
+    fetch = pretrained and checkpoint_path is None and not on_meta
+    if depth is not None and not fetch and checkpoint_path is None:
+        arguments |= view.reduced(blueprint, depth)
+    model = _build(name, pretrained=fetch, device=device, **arguments)
+    if checkpoint_path is not None and not on_meta:
+        _load_file(model, Path(checkpoint_path), name)
+    return view(model, name=name, depth=depth)  # type: ignore[call-arg]
+
+
+def as_tower(model: nn.Module, name: str, *, depth: int | None = None) -> Tower:
+    """See a timm model that is already there as a tower.
+
+    Args:
+        model: The model; the tower takes it over, its blocks move out of it.
+        name: What to call it.
+        depth: Keep only the first blocks, as for ``create_tower``.
+
+    Returns:
+        The tower, frozen and in evaluation mode.
+
+    Raises:
+        BackboneError: Its architecture cannot be seen as sequential branches.
+    """
+    return view_of(model, name)(model, name=name, depth=depth)  # type: ignore[call-arg]
+
+
+def view_of(model: nn.Module, name: str) -> type[Tower]:
+    """The tower class that fits a timm model.
+
+    Args:
+        model: The model; the meta device will do.
+        name: Its name, for the message.
+
+    Returns:
+        The class.
+
+    Raises:
+        BackboneError: There is none.
+    """
+    kind = type(model)
+    for family, view in VIEWS.items():
+        # A subclass that walks its blocks in another way must not pass for its parent.
+        if not isinstance(model, family) or kind.forward_features is not family.forward_features:  # type: ignore[attr-defined]
+            continue
+        blocks: Any = getattr(model, "blocks", ())
+        if all(type(block) in SEQUENTIAL_BLOCKS for block in blocks):
+            return view
+        raise BackboneError(
+            f"{name} is built of {type(blocks[0]).__name__}, whose branches run side by side, so that nothing can "
+            f"stand between attention and MLP; choose a backbone with sequential blocks: {FAMILIES}"
+        )
+    raise BackboneError(
+        f"{name} is a {kind.__name__}, which avtune cannot see as blocks; supported are {FAMILIES}"
+    )
+
+
+def unused_head_parameters(name: str) -> int:
+    """Size of the class head that the pretrained backbone carries and a tower leaves away.
+
+    Papers count it into their totals: 16.80 M (768 x 21843 + 21843) for the ViT-B/16 of ImageNet-21k.
+
+    Args:
+        name: As for ``create_tower``.
+
+    Returns:
+        Parameters of timm's classifier for that name; 0 for ``nano`` and for backbones without one.
+
+    Raises:
+        BackboneError: No such name.
+    """
+    if name == "nano":
+        return 0
+    heads = _build(name, device="meta").get_classifier()
+    heads = heads if isinstance(heads, tuple) else (heads,)
+    return sum(parameter.numel() for head in heads for parameter in head.parameters())
+
+
+def _nano(
+    pretrained: bool,
+    depth: int | None,
+    device: torch.device | str | None,
+    image_size: int | None,
+    checkpoint_path: str | Path | None,
+) -> Tower:
+    from avtune.backbones.nano import create_nano
+
+    model: Any = create_nano(pretrained=pretrained)
+    if checkpoint_path is not None:
+        _load_file(model, Path(checkpoint_path), "nano")
+    if image_size is not None:
+        model.set_input_size(img_size=(image_size, image_size))
+    return as_tower(model.to(device), "nano", depth=depth)
+
+
+def _build(name: str, **arguments: Any) -> Any:
+    """``timm.create_model`` with its errors in one line."""
+    _check_name(name)
+    try:
+        return timm.create_model(name, **arguments)
+    except Exception as error:
+        if _concerns_network(error):
+            raise BackboneError(
+                f"the weights of {name} are not at hand and could not be fetched ({_first_line(error)}); "
+                "connect to the network, set HF_HOME to a Hugging Face cache that holds them, give a local file "
+                "with checkpoint_path, or use pretrained=False or the bundled tower nano"
+            ) from error
+        if isinstance(error, (RuntimeError, TypeError, AssertionError, ValueError)):
+            raise BackboneError(
+                f"timm cannot build {name}: {_first_line(error)}{_other_tags(name)}"
+            ) from error
+        raise
+
+
+def _check_name(name: str) -> None:
+    if ":" in name or timm.is_model(name):
+        return
+    known = [*timm.list_models(), *timm.list_pretrained()]
+    nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    hint = f"the nearest are {', '.join(nearest)}" if nearest else "avtune list towers shows what there is"
+    raise BackboneError(f"there is no backbone named {name}; {hint}")
+
+
+def _other_tags(name: str) -> str:
+    architecture = name.split(".")[0]
+    tagged = [known for known in timm.list_pretrained(f"{architecture}.*") if known != name]
+    return f"; pretrained weights exist as {', '.join(tagged[:6])}" if tagged else ""
+
+
+def _concerns_network(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, OSError) or type(error).__module__.split(".")[0] in NETWORK_PACKAGES:
+            return True
+        error = error.__cause__
+    return False
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def _load_file(model: Any, path: Path, name: str) -> None:
+    """Load weights from a local file, through the conversion that timm has for this architecture."""
+    if not path.is_file():
+        raise BackboneError(f"{path}: there is no such file of weights for {name}; check checkpoint_path")
+    try:
+        state = timm.models.load_state_dict(str(path))
+        convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+        if convert is not None:
+            state = convert(state, model)
+        result = model.load_state_dict(state, strict=False)
+    except Exception as error:
+        raise BackboneError(f"{path}: no weights that {name} can take ({_first_line(error)})") from error
+    unexpected = [key for key in result.unexpected_keys if not key.startswith(("head", "fc"))]
+    if result.missing_keys or unexpected:
+        raise BackboneError(
+            f"{path}: not the weights of {name}: {len(result.missing_keys)} of its tensors are missing "
+            f"({', '.join(result.missing_keys[:3])}) and {len(unexpected)} belong to another model "
+            f"({', '.join(unexpected[:3])}); give a file made for this architecture"
+        )

@@ -1,0 +1,117 @@
+"""Views of timm's Swin transformers: windows of attention, shifted from block to block, in stages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from avtune.backbones.tower import BackboneError, FrozenBlock, Positions, Resampling, Tower
+
+
+class SwinBlock(FrozenBlock):
+    """A Swin block; tokens stay flat outside, the grid is known from the tower's image size.
+
+    Attributes:
+        grid: Rows and columns of this block's tokens.
+        window: Rows and columns of a window.
+        shift: Rows and columns of the cyclic shift before windows are cut.
+    """
+
+    def __init__(
+        self, block: Any, merge: nn.Module | None = None, merge_grid: tuple[int, int] = (0, 0)
+    ) -> None:
+        super().__init__(block, dim=block.dim, heads=block.attn.num_heads, norm_after=False)
+        self.grid: tuple[int, int] = tuple(block.input_resolution)
+        self.window: tuple[int, int] = tuple(block.window_size)
+        self.shift: tuple[int, int] = tuple(block.shift_size)
+        self.merge = merge
+        self.merge_grid = merge_grid
+        self.enters_stage = merge is not None
+
+    def enter(self, x: Tensor) -> Tensor:
+        """Merge patches two by two before a stage's first block; see :meth:`FrozenBlock.enter`."""
+        if self.merge is None:
+            return x
+        merged: Tensor = self.merge(x.unflatten(1, self.merge_grid)).flatten(1, 2)
+        return merged
+
+    def group(self, x: Tensor) -> Tensor:
+        """See :meth:`FrozenBlock.group`."""
+        cells = x.unflatten(1, self.grid)
+        if any(self.shift):
+            cells = torch.roll(cells, (-self.shift[0], -self.shift[1]), dims=(1, 2))
+        high, wide = self.window
+        below, beside = -self.grid[0] % high, -self.grid[1] % wide
+        if below or beside:
+            cells = nn.functional.pad(cells, (0, 0, 0, beside, 0, below))
+        windows = cells.unflatten(2, (-1, wide)).unflatten(1, (-1, high)).transpose(2, 3)
+        return windows.reshape(-1, high * wide, x.shape[-1])
+
+    def ungroup(self, x: Tensor) -> Tensor:
+        """See :meth:`FrozenBlock.ungroup`."""
+        (high, wide), (rows, columns) = self.window, self.grid
+        down, across = -(-rows // high), -(-columns // wide)
+        cells = x.unflatten(1, self.window).unflatten(0, (-1, down, across)).transpose(2, 3)
+        cells = cells.reshape(-1, down * high, across * wide, x.shape[-1])[:, :rows, :columns]
+        if any(self.shift):
+            cells = torch.roll(cells, self.shift, dims=(1, 2))
+        return cells.reshape(-1, rows * columns, x.shape[-1])
+
+    def _attention(self, x: Tensor, positions: Positions, extra: Tensor | None) -> Tensor:
+        if extra is not None:
+            raise BackboneError(
+                "a Swin block attends within windows and takes no extra tokens; "
+                "use a ViT, EVA or DINO tower for methods with prompts"
+            )
+        return self.ungroup(self.block.attn(self.group(x), mask=self.block.attn_mask))
+
+    def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        qkv = self.block.attn.qkv(x).unflatten(-1, (3, self.heads, -1))
+        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        return query, key, value
+
+    def _attention_along(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        attend = nn.functional.scaled_dot_product_attention
+        mixed = attend(*self._project(x), attn_mask=bias, scale=self.block.attn.scale)
+        along: Tensor = self.block.attn.proj(mixed.transpose(1, 2).flatten(2))
+        return along
+
+
+class SwinTower(Tower):
+    """A ``SwinTransformer`` of timm (Swin V1, S3)."""
+
+    block_view: type[SwinBlock] = SwinBlock
+
+    def __init__(self, model: Any, *, name: str, depth: int | None = None) -> None:
+        blocks: list[FrozenBlock] = []
+        stages: list[range] = []
+        for stage in model.layers:
+            first = len(blocks)
+            for block in stage.blocks[:depth]:
+                merges = len(blocks) == first and not isinstance(stage.downsample, nn.Identity)
+                merge = (stage.downsample, tuple(stage.input_resolution)) if merges else ()
+                blocks.append(self.block_view(block, *merge))
+            stages.append(range(first, len(blocks)))
+        super().__init__(model, blocks, stages, name=name)
+        model.layers = nn.Sequential()
+
+    @classmethod
+    def reduced(cls, model: Any, depth: int) -> dict[str, Any]:
+        """See :meth:`Tower.reduced`."""
+        return {"depths": tuple(min(depth, len(stage.blocks)) for stage in model.layers)}
+
+    def embed(self, images: Tensor, *, resampling: Resampling = "grid") -> tuple[Tensor, Positions]:
+        """See :meth:`Tower.embed`; images must have the tower's own size, nothing is resampled."""
+        height, width = images.shape[-2:]
+        if (height, width) != (self.image_size, self.image_size):
+            raise BackboneError(
+                f"{self.name} has fixed windows: it takes {self.image_size}x{self.image_size} images only, "
+                f"not {height}x{width}; resize them or create the tower with image_size={max(height, width)}"
+            )
+        return self.model.patch_embed(images).flatten(1, 2), None
+
+    def pool(self, tokens: Tensor) -> Tensor:
+        """See :meth:`Tower.pool`."""
+        return super().pool(tokens.unflatten(1, self.blocks[-1].grid))  # type: ignore[attr-defined]

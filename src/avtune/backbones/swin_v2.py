@@ -1,0 +1,49 @@
+"""Views of timm's Swin-V2: norms after the branches, cosine attention, a learned temperature per head."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from avtune.backbones.swin import SwinBlock, SwinTower
+
+MAXIMAL_LOG_SCALE = math.log(100.0)
+
+
+class SwinV2Block(SwinBlock):
+    """A Swin-V2 block."""
+
+    def __init__(
+        self, block: Any, merge: nn.Module | None = None, merge_grid: tuple[int, int] = (0, 0)
+    ) -> None:
+        super().__init__(block, merge, merge_grid)
+        self.norm_after = True
+
+    def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        attention = self.block.attn
+        qkv = attention.qkv(x)
+        if attention.q_bias is not None:
+            qkv = qkv + torch.cat([attention.q_bias, attention.k_bias, attention.v_bias])
+        query, key, value = qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        return query, key, value
+
+    def _attention_along(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        attention = self.block.attn
+        query, key, value = self._project(x)
+        normalize = nn.functional.normalize
+        # Cosine similarity: the temperature per head goes into the queries, so no further scale is due.
+        query = normalize(query, dim=-1) * attention.logit_scale.clamp(max=MAXIMAL_LOG_SCALE).exp()
+        mixed = nn.functional.scaled_dot_product_attention(
+            query, normalize(key, dim=-1), value, attn_mask=bias, scale=1.0
+        )
+        along: Tensor = attention.proj(mixed.transpose(1, 2).flatten(2))
+        return along
+
+
+class SwinV2Tower(SwinTower):
+    """A ``SwinTransformerV2`` of timm."""
+
+    block_view = SwinV2Block

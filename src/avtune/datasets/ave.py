@@ -212,7 +212,7 @@ def _without_straddling(splits: dict[str, list[Row]]) -> tuple[dict[str, list[Ro
         held_out |= {row.video for row in splits[name]}
     dropped = {name: len(splits[name]) - len(clean[name]) for name in SPLITS}
     warnings = tuple(
-        f"split clean: {count} of {len(splits[name])} {name} rows dropped: their videos are in a held-out split"
+        f"split clean: {count} of {len(splits[name])} {name} rows dropped, their videos are held out"
         for name, count in dropped.items()
         if count
     )

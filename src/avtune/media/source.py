@@ -1,0 +1,208 @@
+"""Opening a media file: its streams, its clock, and its packets however damaged."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+from av.audio.stream import AudioStream as AvAudioStream
+from av.container import InputContainer
+from av.packet import Packet
+from av.stream import Disposition, Stream
+from av.video.stream import VideoStream as AvVideoStream
+
+from avtune.media.errors import MediaError
+
+MICROSECONDS = 1_000_000
+# A container that claims fewer bits a second than a clip of one black pixel needs has a damaged header.
+LEAST_PLAUSIBLE_BIT_RATE = 100
+DEMUX_ERRORS_TOLERATED = 20
+# Formats that are lists of other files or addresses, or that turn any text into pictures.
+REFUSED_FORMATS = frozenset(
+    {"hls", "dash", "concat", "imf", "sdp", "rtsp", "rtp", "tty", "bin", "xbin", "idf", "adf"}
+)
+COPY_AGAIN = "copy or download it again"
+
+
+@dataclass(frozen=True)
+class Source:
+    """An open media file and the streams of it that are used.
+
+    Attributes:
+        path: The file.
+        container: PyAV's container.
+        video: The best video stream with a decoder; never cover art.
+        audio: The best audio stream with a decoder.
+        origin: Time zero of the clip's clock in the container's seconds: the earliest start of both
+            streams, whether or not both are read.
+        declared_duration: Seconds from the container's header, None where it has none or an
+            implausible one.
+    """
+
+    path: Path
+    container: InputContainer
+    video: AvVideoStream | None
+    audio: AvAudioStream | None
+    origin: Fraction
+    declared_duration: float | None
+
+    def time(self, timestamp: int | None, stream: Stream) -> Fraction | None:
+        """Seconds on the clip's clock of a timestamp in the stream's units."""
+        if timestamp is None or stream.time_base is None:
+            return None
+        return timestamp * stream.time_base - self.origin
+
+
+@dataclass
+class DemuxTally:
+    """What reading the packets met: errors of the container, and the latest end of any packet in seconds."""
+
+    errors: int = 0
+    end: float = 0.0
+
+
+@contextmanager
+def open_source(path: str | Path) -> Iterator[Source]:
+    """Opens a media file.
+
+    Raises:
+        MediaError: It is missing, not a regular file, empty, not a media file, or without any
+            video or audio stream that can be decoded.
+    """
+    path = Path(path)
+    _refuse_unreadable(path)
+    try:
+        # "file:" keeps a colon in the name from being taken for a protocol; the whitelist keeps a file
+        # that refers to others from reaching the network.
+        container = av.open(
+            f"file:{path}", "r", options={"protocol_whitelist": "file"}, metadata_errors="replace"
+        )
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise MediaError(path, *_why_not_media(path)) from error
+    with container:
+        if REFUSED_FORMATS & set(container.format.name.split(",")):
+            raise MediaError(path, *_why_not_media(path))
+        video, audio = _best_video(container), _best_audio(container)
+        if video is None and audio is None:
+            raise MediaError(
+                path, "has no video or audio stream that can be decoded", "convert it to H.264 and AAC"
+            )
+        for stream in (video, audio):
+            if stream is not None:
+                # One thread: packets and their errors stay together, and data loaders run a process per core.
+                stream.codec_context.thread_count = 1
+        starts = [
+            stream.start_time * stream.time_base
+            for stream in (video, audio)
+            if stream is not None and stream.start_time is not None and stream.time_base is not None
+        ]
+        yield Source(
+            path,
+            container,
+            video,
+            audio,
+            min(starts, default=Fraction(0)),
+            _declared_duration(path, container),
+        )
+
+
+def packets(
+    source: Source, streams: list[AvVideoStream | AvAudioStream], tally: DemuxTally
+) -> Iterator[Packet[Any]]:
+    """Yields the packets of the streams in file order, going on after errors of the container.
+
+    The empty packets with which PyAV asks decoders to flush are left out.
+    """
+    while tally.errors <= DEMUX_ERRORS_TOLERATED:
+        try:
+            for packet in source.container.demux(*streams):
+                # An empty packet would put the decoder into its draining state for good.
+                if packet.size == 0:
+                    continue
+                end = source.time(packet.pts if packet.pts is not None else packet.dts, packet.stream)
+                if end is not None:
+                    duration = (packet.duration or 0) * (packet.stream.time_base or Fraction(0))
+                    tally.end = max(tally.end, float(end + duration))
+                yield packet
+            return
+        except av.FFmpegError:
+            tally.errors += 1
+
+
+def decode_packet(
+    stream: AvVideoStream | AvAudioStream, packet: Packet[Any] | None
+) -> tuple[list[Any], bool]:
+    """The frames of a packet (None: what the decoder still holds), and whether the packet is bad."""
+    try:
+        return list(stream.codec_context.decode(packet)), packet is not None and packet.is_corrupt
+    except av.error.EOFError:
+        return [], False
+    except av.FFmpegError:
+        return [], True
+
+
+def _refuse_unreadable(path: Path) -> None:
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise MediaError(path, "does not exist", "check the path") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise MediaError(
+            path, f"cannot be opened ({reason})", "check the path and its permissions"
+        ) from error
+    if stat.S_ISDIR(status.st_mode):
+        raise MediaError(path, "is a folder", "name a file inside it")
+    if not stat.S_ISREG(status.st_mode):
+        raise MediaError(path, "is not a regular file", "save it to a file first")
+    if status.st_size == 0:
+        raise MediaError(path, "is empty (0 bytes)", COPY_AGAIN)
+    try:
+        with path.open("rb"):
+            pass
+    except OSError as error:
+        raise MediaError(path, f"cannot be opened ({error.strerror})", "check its permissions") from error
+
+
+def _why_not_media(path: Path) -> tuple[str, str]:
+    """Problem and remedy of a file that FFmpeg does not open."""
+    with path.open("rb") as file:
+        head = file.read(4096)
+    if head[4:8] in (b"ftyp", b"mdat", b"moov", b"free", b"wide", b"skip"):
+        return (
+            "is an MP4 or MOV file without a readable index (moov): it was cut off or never finished",
+            COPY_AGAIN,
+        )
+    if all(byte >= 32 or byte in b"\t\n\r\f\b\x1b" for byte in head):
+        return "is text, not video or sound", "check that the download did not save an error page or a list"
+    return "is not a video or sound file that FFmpeg can read", COPY_AGAIN
+
+
+def _best_video(container: InputContainer) -> AvVideoStream | None:
+    usable = [
+        stream
+        for stream in container.streams.video
+        if stream.codec_context is not None
+        and not stream.disposition & (Disposition.attached_pic | Disposition.timed_thumbnails)
+    ]
+    best = container.streams.best("video")
+    return next((stream for stream in usable if stream is best), usable[0] if usable else None)
+
+
+def _best_audio(container: InputContainer) -> AvAudioStream | None:
+    usable = [stream for stream in container.streams.audio if stream.codec_context is not None]
+    best = container.streams.best("audio")
+    return next((stream for stream in usable if stream is best), usable[0] if usable else None)
+
+
+def _declared_duration(path: Path, container: InputContainer) -> float | None:
+    if container.duration is None or container.duration <= 0:
+        return None
+    seconds = container.duration / MICROSECONDS
+    return seconds if path.stat().st_size * 8 / seconds >= LEAST_PLAUSIBLE_BIT_RATE else None

@@ -3,8 +3,8 @@
     python benchmarks/log_mel_speed.py
 
 writes benchmarks/results/log_mel_speed.json. CPU time of the process is measured, not wall-clock time, so
-that other work on the machine disturbs it less. kaldi-native-fbank takes a Python list, which costs it some of
-its time.
+that other work on the machine disturbs it less. kaldi-native-fbank takes a Python list, which costs it
+some of its time.
 """
 
 import json

@@ -1,1 +1,23 @@
-"""Placeholder."""
+"""From a clip to tensors: frames, log-mel spectrograms, and batches of both."""
+
+from avtune.transforms.collate import Batch, Damaged, Sample, collate
+from avtune.transforms.frames import normalise_frames, resize_frame
+from avtune.transforms.log_mel import log_mel
+from avtune.transforms.preprocessing import Prepared, Preprocessing
+from avtune.transforms.presets import AUDIO_PRESETS, AudioPreset, check_spectrogram_size, resolve_audio
+
+__all__ = [
+    "AUDIO_PRESETS",
+    "AudioPreset",
+    "Batch",
+    "Damaged",
+    "Prepared",
+    "Preprocessing",
+    "Sample",
+    "check_spectrogram_size",
+    "collate",
+    "log_mel",
+    "normalise_frames",
+    "resize_frame",
+    "resolve_audio",
+]

@@ -1,0 +1,99 @@
+"""From a sound track to one normalised picture per segment, as an :class:`AudioPreset` says."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from avtune.transforms.log_mel import log_mel
+from avtune.transforms.presets import SAMPLE_RATE, AudioPreset
+from avtune.transforms.windows import SPREAD_MARGIN_SECONDS, Section, centred_starts, spread_starts
+
+
+def sound_windows(section: Section, samples: int, audio: AudioPreset) -> list[tuple[int, int]]:
+    """Which samples each segment hears.
+
+    Args:
+        section: The stretch of the file.
+        samples: Length of the file's sound, from the file's beginning on.
+        audio: The front end.
+
+    Returns:
+        T pairs (first, end), counted from the file's beginning. They may reach beyond the sound, which is
+        then continued with silence; in ``clip`` placement, and where ``spread`` placement finds no more
+        than one window of sound, they end with the sound.
+    """
+    window = audio.window_samples
+    if audio.placement == "grid":
+        starts = centred_starts(section.middles, window, SAMPLE_RATE)
+        return [(start, start + window) for start in starts]
+    first = round(section.start * SAMPLE_RATE)
+    own = samples - first
+    if audio.placement == "clip":
+        return [(first, first + max(min(window, own), 0))] * section.segments
+    margin = round(SPREAD_MARGIN_SECONDS * SAMPLE_RATE)
+    if 0 < own <= window + margin:
+        return [(first, samples)] * section.segments
+    length = round(section.spread_length(own / SAMPLE_RATE) * SAMPLE_RATE)
+    spread = spread_starts(length, section.segments, window, margin)
+    if spread is None:
+        return [(first, first + length)] * section.segments
+    return [(first + start, first + start + window) for start in spread]
+
+
+def cut(waveform: Tensor, first: int, end: int) -> Tensor:
+    """Samples ``first`` to ``end`` (exclusive) of a waveform (samples,), zeros where there is no sound."""
+    samples = waveform.shape[0]
+    inside = waveform[min(max(first, 0), samples) : min(max(end, 0), samples)]
+    before = min(max(-first, 0), end - first)
+    return functional.pad(inside, (before, end - first - before - inside.shape[0]))
+
+
+def picture(window: Tensor, audio: AudioPreset) -> Tensor:
+    """Turn the sound that one segment hears into its picture.
+
+    Args:
+        window: Waveform of shape ``(samples,)``, at 16 kHz; shorter than one frame of the log-mel it is
+            continued with zeros.
+        audio: The front end.
+
+    Returns:
+        Normalised log-mel of shape ``audio.shape``, float32.
+    """
+    missing = max(audio.frame_samples - window.shape[0], 0)
+    energies = log_mel(
+        functional.pad(window, (0, missing)),
+        sample_rate=SAMPLE_RATE,
+        mels=audio.mels,
+        window_ms=audio.window_ms,
+        shift_ms=audio.shift_ms,
+    )
+    if audio.pad == "before_normalising":
+        energies = _normalise(_to_length(energies, audio.steps), audio)
+    else:
+        energies = _to_length(_normalise(energies, audio), audio.steps)
+    return energies if audio.rows == "time" else energies.T.contiguous()
+
+
+def pictures(waveform: Tensor, windows: list[tuple[int, int]], audio: AudioPreset) -> Tensor:
+    """Pictures of several windows of one waveform; equal windows are computed once.
+
+    Args:
+        waveform: Mono sound of shape ``(samples,)`` at 16 kHz.
+        windows: Pairs (first, end) of samples.
+        audio: The front end.
+
+    Returns:
+        float32 of shape ``(windows, *audio.shape)``.
+    """
+    distinct = {window: picture(cut(waveform, *window), audio) for window in dict.fromkeys(windows)}
+    return torch.stack([distinct[window] for window in windows])
+
+
+def _normalise(energies: Tensor, audio: AudioPreset) -> Tensor:
+    return (energies - audio.mean) / (2.0 * audio.std)
+
+
+def _to_length(energies: Tensor, steps: int) -> Tensor:
+    return functional.pad(energies[:steps], (0, 0, 0, max(steps - energies.shape[0], 0)))

@@ -107,6 +107,9 @@ class EncoderConfig:
         tower: timm name of the backbone, or ``nano`` for the bundled one.
         audio_tower: timm name of a second backbone for sound; ``None``: both streams share ``tower``.
         pretrained: Load pretrained weights (``False``: random weights, for studies).
+        tower_seed: Seed of those random weights.
+        position_resampling: How a learned position embedding is fitted to a spectrogram whose size is not the
+            tower's: ``grid`` (two dimensions) or ``sequence`` (as the LAVISH authors' code).
         fusion: Method in ``avtune.fusion.METHODS``.
         preset: Named settings of that method; ``None``: the paper's.
         options: Settings of that method that differ from the preset, by name.
@@ -115,6 +118,8 @@ class EncoderConfig:
     tower: str = "nano"
     audio_tower: str | None = None
     pretrained: bool = True
+    tower_seed: int = 0
+    position_resampling: Literal["grid", "sequence"] = "grid"
     fusion: str = "lavish"
     preset: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
@@ -127,10 +132,12 @@ class HeadConfig:
     Attributes:
         task: Name in ``avtune.tasks.TASKS``.
         hidden: Width of the head's first linear layer.
+        loss: ``cross_entropy``, or ``binary_on_softmax`` as the LAVISH authors' AVE code.
     """
 
     task: str = "localization"
     hidden: int = 512
+    loss: Literal["cross_entropy", "binary_on_softmax"] = "cross_entropy"
 
 
 @dataclass

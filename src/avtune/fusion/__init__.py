@@ -1,1 +1,74 @@
-"""Placeholder."""
+"""The methods: one file each, listed in the dict at the foot of this one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from avtune.fusion.base import Block, BlockPairs, BlockSizes, Fusion, FusionLayer, Notes
+from avtune.fusion.frozen import PRESETS as FROZEN_PRESETS
+from avtune.fusion.frozen import build_frozen
+from avtune.fusion.lavish import PRESETS as LAVISH_PRESETS
+from avtune.fusion.lavish import build_lavish
+from avtune.fusion.options import OptionError, choose, settle
+
+__all__ = [
+    "METHODS",
+    "Block",
+    "BlockPairs",
+    "BlockSizes",
+    "Fusion",
+    "FusionLayer",
+    "Method",
+    "Notes",
+    "OptionError",
+    "build_fusion",
+]
+
+
+@dataclass(frozen=True)
+class Method:
+    """An entry of the table of methods.
+
+    Attributes:
+        title: What it is, in a line.
+        paper: Where it is published.
+        build: Makes the layers for the paired blocks under given settings.
+        presets: Named settings; the first is the default.
+    """
+
+    title: str
+    paper: str
+    build: Callable[[BlockPairs, Any], Fusion]
+    presets: Mapping[str, Any]
+
+
+def build_fusion(
+    name: str, pairs: BlockPairs, preset: str | None = None, options: Mapping[str, Any] | None = None
+) -> Fusion:
+    """A method for the given pairs of blocks.
+
+    Args:
+        name: Key of ``METHODS``.
+        pairs: Sizes of the paired blocks, in the order of the walk.
+        preset: Key of the method's presets; ``None``: its first.
+        options: Settings that differ from the preset.
+
+    Raises:
+        OptionError: If a name is unknown or a value does not fit.
+    """
+    method = choose("method", name, METHODS)
+    start = choose(f"preset of {name}", preset or next(iter(method.presets)), method.presets)
+    return method.build(pairs, settle(name, start, options or {}))
+
+
+METHODS: dict[str, Method] = {
+    "lavish": Method(
+        "latent tokens carry cues between the streams, inside bottleneck adapters",
+        "Lin et al., CVPR 2023",
+        build_lavish,
+        LAVISH_PRESETS,
+    ),
+    "frozen": Method("nothing between the towers; the head alone is trained", "", build_frozen, FROZEN_PRESETS),
+}

@@ -1,1 +1,7 @@
-"""Placeholder."""
+"""Training: order of clips, optimiser, loop, exact resumption, evaluation. The only place that imports Accelerate."""
+
+from avtune.train.evaluate import Evaluation, evaluate
+from avtune.train.loop import FitResult, NonFiniteLossError, Stopped, Trainer
+from avtune.train.observer import Observer
+
+__all__ = ["Evaluation", "FitResult", "NonFiniteLossError", "Observer", "Stopped", "Trainer", "evaluate"]

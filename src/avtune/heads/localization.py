@@ -1,0 +1,56 @@
+"""Event localization heads: what happens in each segment."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from avtune.encoder import Encoded
+
+
+class SegmentHead(nn.Module):
+    """The LAVISH authors' head: both pooled streams, concatenated, through two linear layers.
+
+    The paper's Figure 3a speaks of one linear layer; their code has two with no activation between, which is
+    what the published counts include.
+
+    Args:
+        audio_dim: Channels of the pooled sound.
+        video_dim: Channels of the pooled frames.
+        classes: Labels plus one; the last class is background.
+        hidden: Width between the layers.
+    """
+
+    def __init__(self, audio_dim: int, video_dim: int, classes: int, hidden: int = 512) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(video_dim + audio_dim, hidden)
+        self.classes = nn.Linear(hidden, classes)
+
+    def forward(self, encoded: Encoded) -> Tensor:
+        """Class logits (batch, T, classes)."""
+        pooled = torch.cat([encoded.video_pooled, encoded.audio_pooled], dim=-1)
+        logits: Tensor = self.classes(self.hidden(pooled))
+        return logits
+
+
+class SingleStreamHeads(nn.Module):
+    """Two heads that each see one stream alone: what a score has to beat to have needed both.
+
+    Behind an encoder whose streams do not hear each other this trains an audio-only and a video-only model
+    in one walk.
+
+    Args:
+        audio_dim: Channels of the pooled sound.
+        video_dim: Channels of the pooled frames.
+        classes: Labels plus one; the last class is background.
+        hidden: Width between the layers.
+    """
+
+    def __init__(self, audio_dim: int, video_dim: int, classes: int, hidden: int = 512) -> None:
+        super().__init__()
+        self.audio = nn.Sequential(nn.Linear(audio_dim, hidden), nn.Linear(hidden, classes))
+        self.video = nn.Sequential(nn.Linear(video_dim, hidden), nn.Linear(hidden, classes))
+
+    def forward(self, encoded: Encoded) -> Tensor:
+        """Class logits (2, batch, T, classes): of the sound alone, of the frames alone."""
+        return torch.stack([self.audio(encoded.audio_pooled), self.video(encoded.video_pooled)])

@@ -1,0 +1,78 @@
+"""Encoder and head as one module over a batch: what is trained, saved and run."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from avtune.encoder import DualEncoder, Encoded
+from avtune.tasks.base import Task
+from avtune.transforms import Batch, normalise_frames
+
+
+class Network(nn.Module):
+    """From a batch of prepared clips to a task's outputs.
+
+    Args:
+        encoder: The towers and the method between them.
+        task: Gives the head.
+        mean: Mean per channel that the video tower wants, RGB in [0, 1].
+        std: Standard deviation per channel.
+    """
+
+    def __init__(
+        self,
+        encoder: DualEncoder,
+        task: Task,
+        mean: tuple[float, float, float],
+        std: tuple[float, float, float],
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = task.build_head(encoder.audio_tower.dim, encoder.video_tower.dim)
+        self.mean, self.std = mean, std
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Encoded]:
+        """Encode and answer.
+
+        A stream that a clip lacks is all zeros, the value of an average picture or spectrogram.
+
+        Args:
+            batch: Prepared clips, on this module's device.
+
+        Returns:
+            The head's outputs, and the encoded streams for losses that read them.
+        """
+        frames = normalise_frames(batch.frames, self.mean, self.std)
+        frames = frames * batch.has_video.view(-1, 1, 1, 1, 1)
+        spectrogram = batch.spectrogram * batch.has_audio.view(-1, 1, 1, 1)
+        encoded: Encoded = self.encoder(spectrogram, frames)
+        return self.head(encoded), encoded
+
+    def trained_state(self) -> dict[str, Tensor]:
+        """What a run has to save: every weight that is trained and every running statistic beside one.
+
+        The frozen towers are left out: their name, or their seed, says what they are.
+        """
+        kept = {name for name, weight in self.named_parameters() if weight.requires_grad}
+        frozen_towers = tuple(f"encoder.{tower}." for tower in ("video_tower", "separate_audio_tower"))
+        return {
+            name: value
+            for name, value in self.state_dict().items()
+            if name in kept or not name.startswith(frozen_towers)
+        }
+
+    @torch.no_grad()
+    def load_trained_state(self, state: dict[str, Tensor]) -> None:
+        """Put back what :meth:`trained_state` gave.
+
+        Raises:
+            ValueError: If names or shapes differ.
+        """
+        own = self.trained_state()
+        if missing := sorted(own.keys() - state.keys()) + sorted(state.keys() - own.keys()):
+            raise ValueError(f"weights differ in {len(missing)} names, first {missing[0]}")
+        for name, value in own.items():
+            if value.shape != state[name].shape:
+                raise ValueError(f"weight {name} is {tuple(state[name].shape)}, expected {tuple(value.shape)}")
+            value.copy_(state[name])

@@ -1,0 +1,75 @@
+"""Parameter groups, optimiser and learning-rate schedule."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from avtune.config import OptimizerConfig
+
+
+def parameter_groups(network: nn.Module, config: OptimizerConfig) -> list[dict[str, object]]:
+    """Trainable weights by role, each with its learning rate; matrices apart from what is never decayed.
+
+    Args:
+        network: A module with children ``encoder`` (with ``fusion``) and ``head``.
+        config: Rates; a rate left ``None`` is ``config.lr``.
+
+    Returns:
+        Groups ``method``, ``head``, ``norms`` (freed norms of the towers), split by weight decay; empty ones
+        left out.
+    """
+    rates = {"method": config.lr, "head": config.lr_head, "norms": config.lr_norm}
+    members: dict[tuple[str, bool], list[nn.Parameter]] = {}
+    for name, weight in network.named_parameters():
+        if not weight.requires_grad:
+            continue
+        role = "head" if name.startswith("head.") else "method" if name.startswith("encoder.fusion.") else "norms"
+        members.setdefault((role, weight.ndim > 1), []).append(weight)
+    return [
+        {
+            "name": role if decayed else f"{role} (no decay)",
+            "params": weights,
+            "lr": rates[role] if rates[role] is not None else config.lr,
+            "weight_decay": config.weight_decay if decayed else 0.0,
+        }
+        for (role, decayed), weights in members.items()
+    ]
+
+
+def build_optimizer(network: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
+    """Adam or AdamW over :func:`parameter_groups`."""
+    groups = parameter_groups(network, config)
+    kind = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
+    return kind(groups, lr=config.lr, betas=config.betas)
+
+
+def schedule_factor(config: OptimizerConfig, *, steps: int, steps_per_epoch: int) -> Callable[[int], float]:
+    """The factor of all learning rates at a given update.
+
+    Args:
+        config: Shape of the schedule.
+        steps: Updates of the whole run.
+        steps_per_epoch: Updates of an epoch.
+
+    Returns:
+        A function of the index of the update, from 0.
+    """
+    warmup = round(config.warmup_share * steps)
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        done = (step - warmup) / max(1, steps - warmup)
+        if config.schedule == "cosine":
+            return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+        if config.schedule == "linear":
+            return max(0.0, 1 - done)
+        if config.schedule == "step":
+            return float(config.step_factor ** (step // (steps_per_epoch * config.step_epochs)))
+        return 1.0
+
+    return factor

@@ -1,0 +1,136 @@
+"""The bottleneck adapter: down, activation, up, with the norms and the gate that its users disagree about."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce
+
+GateOrder = Literal["norm_then_gate", "gate_then_norm"]
+
+
+class GroupedLinear(nn.Module):
+    """A linear map without bias whose channels are split into groups that do not see each other.
+
+    Equal to a 1x1 convolution with ``groups``, on tokens of shape (..., channels), without leaving that layout.
+
+    Args:
+        in_features: Input channels, divisible by ``groups``.
+        out_features: Output channels, divisible by ``groups``.
+        groups: Number of groups.
+
+    Raises:
+        ValueError: If a channel count is not divisible by ``groups``.
+    """
+
+    def __init__(self, in_features: int, out_features: int, groups: int = 1) -> None:
+        super().__init__()
+        if in_features % groups or out_features % groups:
+            raise ValueError(
+                f"{groups} groups do not divide {in_features} -> {out_features} channels; choose groups (or the "
+                "reduction) so that both are multiples of it"
+            )
+        self.groups = groups
+        self.weight = nn.Parameter(torch.empty(out_features, in_features // groups))
+        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map tokens (..., in_features) to (..., out_features)."""
+        if self.groups == 1:
+            return F.linear(x, self.weight)
+        parts = zip(x.chunk(self.groups, dim=-1), self.weight.chunk(self.groups), strict=True)
+        return torch.cat([F.linear(part, weight) for part, weight in parts], dim=-1)
+
+
+class TokenBatchNorm(nn.BatchNorm1d):
+    """Batch normalisation of tokens (batch, length, channels) over batch and length.
+
+    In training under several processes the statistics are those of all of them, so that a run on two
+    processes equals a run on one with the same global batch.
+    """
+
+    # PyTorch's CPU kernel returns wrong gradients for (B, C, N, 1) inputs whose strides differ from those of
+    # the incoming gradient; on a (B*N, C) matrix it is right.
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise tokens (batch, length, channels); the shape stays."""
+        flat = x.reshape(-1, x.shape[-1])
+        if self.training and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            return self._over_processes(flat).reshape(x.shape)
+        return super().forward(flat).reshape(x.shape)
+
+    def _over_processes(self, flat: Tensor) -> Tensor:
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        count = flat.new_tensor([float(flat.shape[0])])
+        sums = all_reduce(torch.cat([flat.sum(0), (flat * flat).sum(0), count]))
+        total, squares, size = sums.split([flat.shape[1], flat.shape[1], 1])
+        mean = total / size
+        variance = squares / size - mean * mean
+        with torch.no_grad():
+            momentum = self.momentum if self.momentum is not None else 0.1
+            self.running_mean.lerp_(mean.to(self.running_mean), momentum)
+            self.running_var.lerp_((variance * size / (size - 1)).to(self.running_var), momentum)
+            self.num_batches_tracked += 1
+        return (flat - mean) * torch.rsqrt(variance + self.eps) * self.weight + self.bias
+
+
+class Bottleneck(nn.Module):
+    """Down-projection, activation, up-projection (Equation 9 of LAVISH; Houlsby et al., 2019).
+
+    ``z = gate * norm_after(norm_up(up(relu(norm_down(down(norm_before(x)))))))`` with every part but ``down``
+    and ``up`` optional. With ``gate`` the output is exactly zero until the gate has been trained.
+
+    Args:
+        dim: Channels of the tokens.
+        reduction: ``dim // reduction`` is the width of the bottleneck.
+        groups: Groups of both projections.
+        batch_norm: Batch normalisation after each projection.
+        norm_before: LayerNorm in front.
+        norm_after: LayerNorm behind.
+        gate: Multiply by a trained scalar that starts at zero.
+        gate_order: Where the gate stands relative to ``norm_after``.
+        relu: Whether there is an activation between the projections.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        reduction: int = 8,
+        groups: int = 1,
+        batch_norm: bool = False,
+        norm_before: bool = False,
+        norm_after: bool = False,
+        gate: bool = True,
+        gate_order: GateOrder = "norm_then_gate",
+        relu: bool = True,
+    ) -> None:
+        super().__init__()
+        width = dim // reduction
+        if width < 1:
+            raise ValueError(f"reduction {reduction} leaves no channel of {dim}; choose at most {dim}")
+        self.norm_before = nn.LayerNorm(dim) if norm_before else nn.Identity()
+        self.down = GroupedLinear(dim, width, groups)
+        self.norm_down = TokenBatchNorm(width) if batch_norm else nn.Identity()
+        self.activation = nn.ReLU() if relu else nn.Identity()
+        self.up = GroupedLinear(width, dim, groups)
+        self.norm_up = TokenBatchNorm(dim) if batch_norm else nn.Identity()
+        self.norm_after = nn.LayerNorm(dim) if norm_after else nn.Identity()
+        self.gate = nn.Parameter(torch.zeros(1)) if gate else None
+        self.gate_first = gate_order == "gate_then_norm"
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map tokens (batch, length, dim) to what is added to them, of the same shape."""
+        z = self.norm_down(self.down(self.norm_before(x)))
+        z = self.norm_up(self.up(self.activation(z)))
+        if self.gate is None:
+            return self.norm_after(z)  # type: ignore[no-any-return]
+        if self.gate_first:
+            return self.norm_after(self.gate * z)  # type: ignore[no-any-return]
+        return self.gate * self.norm_after(z)  # type: ignore[no-any-return]

@@ -1,1 +1,23 @@
-"""Placeholder."""
+"""Reports: one self-contained HTML page for a run or a prediction, and timelines as JSON, CSV and PNG."""
+
+from avtune.report.page import RunReport, write_prediction_page, write_run_page
+from avtune.report.picture import timeline_png
+from avtune.report.timeline import (
+    TimelineClip,
+    events,
+    prediction_json,
+    write_prediction_csv,
+    write_prediction_json,
+)
+
+__all__ = [
+    "RunReport",
+    "TimelineClip",
+    "events",
+    "prediction_json",
+    "timeline_png",
+    "write_prediction_csv",
+    "write_prediction_json",
+    "write_prediction_page",
+    "write_run_page",
+]

@@ -23,6 +23,8 @@ MICROSECONDS = 1_000_000
 # A container that claims fewer bits a second than a clip of one black pixel needs has a damaged header.
 LEAST_PLAUSIBLE_BIT_RATE = 100
 DEMUX_ERRORS_TOLERATED = 20
+# Two 8K frames: a header damaged into more must not eat the memory.
+MOST_PIXELS = 2 * 7680 * 4320
 # Formats that are lists of other files or addresses, or that turn any text into pictures.
 REFUSED_FORMATS = frozenset(
     {"hls", "dash", "concat", "imf", "sdp", "rtsp", "rtp", "tty", "bin", "xbin", "idf", "adf"}
@@ -97,6 +99,8 @@ def open_source(path: str | Path) -> Iterator[Source]:
             if stream is not None:
                 # One thread: packets and their errors stay together, and data loaders run a process per core.
                 stream.codec_context.thread_count = 1
+        if video is not None:
+            video.codec_context.options = {"max_pixels": str(MOST_PIXELS)}
         starts = [
             stream.start_time * stream.time_base
             for stream in (video, audio)

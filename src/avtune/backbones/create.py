@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,15 @@ import torch
 from torch import nn
 
 from avtune.backbones.eva import EvaBlock, EvaBlockPostNorm, EvaTower
+from avtune.backbones.pretrained import (
+    at_hand,
+    concerns_network,
+    first_line,
+    load_file,
+    not_fetched,
+    tags_of,
+    weights_source,
+)
 from avtune.backbones.swin import SwinTower
 from avtune.backbones.swin_v2 import SwinV2Tower
 from avtune.backbones.timm_loading import timm
@@ -28,8 +36,6 @@ VIEWS: dict[type[nn.Module], type[Tower]] = {
 """Which tower sees which of timm's architectures."""
 
 SEQUENTIAL_BLOCKS = (Block, ResPostBlock, EvaBlock, EvaBlockPostNorm)
-
-NETWORK_PACKAGES = {"huggingface_hub", "httpx", "httpcore", "requests", "urllib3", "urllib", "http"}
 
 
 def create_tower(
@@ -74,19 +80,24 @@ def create_tower(
     arguments: dict[str, Any] = {**timm_kwargs, "num_classes": 0}
     if image_size is not None:
         arguments["img_size"] = image_size
+    source = at_hand(name)
     # Looking at the architecture first costs nothing and refuses before anything is fetched.
-    blueprint = _build(name, device="meta", **arguments)
+    blueprint = _build(source, device="meta", **arguments)
     view = view_of(blueprint, name)
     square_side(blueprint, name)
     if view is EvaTower:
         # Rotary tables are then computed for the grid at hand instead of being kept for one size.
         arguments["dynamic_img_size"] = True
     fetch = pretrained and checkpoint_path is None and not on_meta
-    if depth is not None and not fetch and checkpoint_path is None:
+    if fetch:
+        overlay = arguments.get("pretrained_cfg_overlay") or {}
+        overlay = {**weights_source(source, blueprint.pretrained_cfg), **overlay}
+        arguments["pretrained_cfg_overlay"] = overlay
+    elif depth is not None and checkpoint_path is None:
         arguments |= view.reduced(blueprint, depth)
-    model = _build(name, pretrained=fetch, device=device, **arguments)
+    model = _build(source, pretrained=fetch, device=device, **arguments)
     if checkpoint_path is not None and not on_meta:
-        _load_file(model, Path(checkpoint_path), name)
+        load_file(model, Path(checkpoint_path), name)
     return view(model, name=name, depth=depth)  # type: ignore[call-arg]
 
 
@@ -129,8 +140,8 @@ def view_of(model: nn.Module, name: str) -> type[Tower]:
         if all(type(block) in SEQUENTIAL_BLOCKS for block in blocks):
             return view
         raise BackboneError(
-            f"{name} is built of {type(blocks[0]).__name__}, whose branches run side by side, so that nothing can "
-            f"stand between attention and MLP; choose a backbone with sequential blocks: {FAMILIES}"
+            f"{name} is built of {type(blocks[0]).__name__}, whose branches run side by side and leave no room "
+            f"for fusion between them; choose a backbone with sequential blocks: {FAMILIES}"
         )
     raise BackboneError(
         f"{name} is a {kind.__name__}, which avtune cannot see as blocks; supported are {FAMILIES}"
@@ -153,7 +164,7 @@ def unused_head_parameters(name: str) -> int:
     """
     if name == "nano":
         return 0
-    heads = _build(name, device="meta").get_classifier()
+    heads = _build(at_hand(name), device="meta").get_classifier()
     heads = heads if isinstance(heads, tuple) else (heads,)
     return sum(parameter.numel() for head in heads for parameter in head.parameters())
 
@@ -169,7 +180,7 @@ def _nano(
 
     model: Any = create_nano(pretrained=pretrained)
     if checkpoint_path is not None:
-        _load_file(model, Path(checkpoint_path), "nano")
+        load_file(model, Path(checkpoint_path), "nano")
     if image_size is not None:
         model.set_input_size(img_size=(image_size, image_size))
     return as_tower(model.to(device), "nano", depth=depth)
@@ -181,16 +192,11 @@ def _build(name: str, **arguments: Any) -> Any:
     try:
         return timm.create_model(name, **arguments)
     except Exception as error:
-        if _concerns_network(error):
-            raise BackboneError(
-                f"the weights of {name} are not at hand and could not be fetched ({_first_line(error)}); "
-                "connect to the network, set HF_HOME to a Hugging Face cache that holds them, give a local file "
-                "with checkpoint_path, or use pretrained=False or the bundled tower nano"
-            ) from error
-        if isinstance(error, (RuntimeError, TypeError, AssertionError, ValueError)):
-            raise BackboneError(
-                f"timm cannot build {name}: {_first_line(error)}{_other_tags(name)}"
-            ) from error
+        if concerns_network(error):
+            raise not_fetched(name, first_line(error)) from error
+        if isinstance(error, (RuntimeError, TypeError, AssertionError, ValueError, OSError)):
+            known = tags_of(name, "; pretrained weights exist as ")
+            raise BackboneError(f"timm cannot build {name}: {first_line(error)}{known}") from error
         raise
 
 
@@ -201,43 +207,3 @@ def _check_name(name: str) -> None:
     nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
     hint = f"the nearest are {', '.join(nearest)}" if nearest else "avtune list towers shows what there is"
     raise BackboneError(f"there is no backbone named {name}; {hint}")
-
-
-def _other_tags(name: str) -> str:
-    architecture = name.split(".")[0]
-    tagged = [known for known in timm.list_pretrained(f"{architecture}.*") if known != name]
-    return f"; pretrained weights exist as {', '.join(tagged[:6])}" if tagged else ""
-
-
-def _concerns_network(error: BaseException | None) -> bool:
-    while error is not None:
-        if isinstance(error, OSError) or type(error).__module__.split(".")[0] in NETWORK_PACKAGES:
-            return True
-        error = error.__cause__
-    return False
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-
-
-def _load_file(model: Any, path: Path, name: str) -> None:
-    """Load weights from a local file, through the conversion that timm has for this architecture."""
-    if not path.is_file():
-        raise BackboneError(f"{path}: there is no such file of weights for {name}; check checkpoint_path")
-    try:
-        state = timm.models.load_state_dict(str(path))
-        convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
-        if convert is not None:
-            state = convert(state, model)
-        result = model.load_state_dict(state, strict=False)
-    except Exception as error:
-        raise BackboneError(f"{path}: no weights that {name} can take ({_first_line(error)})") from error
-    unexpected = [key for key in result.unexpected_keys if not key.startswith(("head", "fc"))]
-    if result.missing_keys or unexpected:
-        raise BackboneError(
-            f"{path}: not the weights of {name}: {len(result.missing_keys)} of its tensors are missing "
-            f"({', '.join(result.missing_keys[:3])}) and {len(unexpected)} belong to another model "
-            f"({', '.join(unexpected[:3])}); give a file made for this architecture"
-        )

@@ -34,30 +34,32 @@ class SwinBlock(FrozenBlock):
         """Merge patches two by two before a stage's first block; see :meth:`FrozenBlock.enter`."""
         if self.merge is None:
             return x
-        merged: Tensor = self.merge(x.unflatten(1, self.merge_grid)).flatten(1, 2)
-        return merged
+        merged: Tensor = self.merge(x.reshape(len(x), *self.merge_grid, -1))
+        return merged.flatten(1, 2)
 
     def group(self, x: Tensor) -> Tensor:
         """See :meth:`FrozenBlock.group`."""
-        cells = x.unflatten(1, self.grid)
+        batch, _, dim = x.shape
+        (rows, columns), (high, wide) = self.grid, self.window
+        cells = x.reshape(batch, rows, columns, dim)
         if any(self.shift):
             cells = torch.roll(cells, (-self.shift[0], -self.shift[1]), dims=(1, 2))
-        high, wide = self.window
-        below, beside = -self.grid[0] % high, -self.grid[1] % wide
+        below, beside = -rows % high, -columns % wide
         if below or beside:
             cells = nn.functional.pad(cells, (0, 0, 0, beside, 0, below))
-        windows = cells.unflatten(2, (-1, wide)).unflatten(1, (-1, high)).transpose(2, 3)
-        return windows.reshape(-1, high * wide, x.shape[-1])
+        down, across = (rows + below) // high, (columns + beside) // wide
+        cells = cells.reshape(batch, down, high, across, wide, dim)
+        return cells.transpose(2, 3).reshape(-1, high * wide, dim)
 
     def ungroup(self, x: Tensor) -> Tensor:
         """See :meth:`FrozenBlock.ungroup`."""
-        (high, wide), (rows, columns) = self.window, self.grid
-        down, across = -(-rows // high), -(-columns // wide)
-        cells = x.unflatten(1, self.window).unflatten(0, (-1, down, across)).transpose(2, 3)
-        cells = cells.reshape(-1, down * high, across * wide, x.shape[-1])[:, :rows, :columns]
+        (rows, columns), (high, wide) = self.grid, self.window
+        down, across, dim = -(-rows // high), -(-columns // wide), x.shape[-1]
+        cells = x.reshape(-1, down, across, high, wide, dim).transpose(2, 3)
+        cells = cells.reshape(-1, down * high, across * wide, dim)[:, :rows, :columns]
         if any(self.shift):
             cells = torch.roll(cells, self.shift, dims=(1, 2))
-        return cells.reshape(-1, rows * columns, x.shape[-1])
+        return cells.reshape(-1, rows * columns, dim)
 
     def _attention(self, x: Tensor, positions: Positions, extra: Tensor | None) -> Tensor:
         if extra is not None:
@@ -67,10 +69,13 @@ class SwinBlock(FrozenBlock):
             )
         return self.ungroup(self.block.attn(self.group(x), mask=self.block.attn_mask))
 
+    def _heads_apart(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(batch, length, 3 * dim) to queries, keys and values, each (batch, heads, length, head dim)."""
+        parts = qkv.reshape(*qkv.shape[:2], 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        return parts[0], parts[1], parts[2]
+
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        qkv = self.block.attn.qkv(x).unflatten(-1, (3, self.heads, -1))
-        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        return query, key, value
+        return self._heads_apart(self.block.attn.qkv(x))
 
     def _attention_along(self, x: Tensor, bias: Tensor | None) -> Tensor:
         attend = nn.functional.scaled_dot_product_attention
@@ -110,8 +115,10 @@ class SwinTower(Tower):
                 f"{self.name} has fixed windows: it takes {self.image_size}x{self.image_size} images only, "
                 f"not {height}x{width}; resize them or create the tower with image_size={max(height, width)}"
             )
-        return self.model.patch_embed(images).flatten(1, 2), None
+        tokens: Tensor = self.model.patch_embed(images).flatten(1, 2)
+        return tokens, None
 
     def pool(self, tokens: Tensor) -> Tensor:
         """See :meth:`Tower.pool`."""
-        return super().pool(tokens.unflatten(1, self.blocks[-1].grid))  # type: ignore[attr-defined]
+        last: Any = self.blocks[-1]
+        return super().pool(tokens.reshape(len(tokens), *last.grid, -1))

@@ -27,8 +27,7 @@ class SwinV2Block(SwinBlock):
         qkv = attention.qkv(x)
         if attention.q_bias is not None:
             qkv = qkv + torch.cat([attention.q_bias, attention.k_bias, attention.v_bias])
-        query, key, value = qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        return query, key, value
+        return self._heads_apart(qkv)
 
     def _attention_along(self, x: Tensor, bias: Tensor | None) -> Tensor:
         attention = self.block.attn

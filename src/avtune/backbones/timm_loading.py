@@ -5,14 +5,17 @@ from __future__ import annotations
 import importlib
 import sys
 from types import ModuleType
+from typing import Any
 
 import torch
 
-_kept: list[torch.library.Library] = []
+_kept: list[Any] = []
 
 
 def _define_missing_operators() -> None:
-    library = torch.library.Library("torchvision", "DEF")
+    # Typed as Any: whether its methods are annotated differs between versions of torch.
+    make_library: Any = torch.library.Library
+    library = make_library("torchvision", "DEF")
     for name in ("nms", "qnms"):
         library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     # The operators vanish with the object that defined them.

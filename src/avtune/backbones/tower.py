@@ -51,11 +51,12 @@ class FrozenBlock(nn.Module, ABC):
         norm_after: Whether the branches are normalised at their end (residual post-norm), not their start.
     """
 
+    block: Any
     enters_stage: bool = False
 
     def __init__(self, block: nn.Module, *, dim: int, heads: int, norm_after: bool = False) -> None:
         super().__init__()
-        self.block: Any = block
+        self.block = block
         self.dim = dim
         self.heads = heads
         self.norm_after = norm_after
@@ -199,21 +200,24 @@ class Tower(nn.Module, ABC):
         prefix_tokens: Class and register tokens that stand before the patches.
     """
 
-    blocks: Sequence[FrozenBlock]  # type: ignore[assignment]
+    model: Any
+    blocks: Sequence[FrozenBlock]
 
     def __init__(
         self, model: nn.Module, blocks: Sequence[FrozenBlock], stages: Sequence[range], *, name: str
     ) -> None:
         super().__init__()
         self.name = name
-        self.model: Any = model
+        self.model = model
         self.blocks = nn.ModuleList(blocks)  # type: ignore[assignment]
         self.stages = tuple(stages)
         self.dims = tuple(block.dim for block in blocks)
         self.dim = self.dims[-1]
         settings: dict[str, Any] = getattr(model, "pretrained_cfg", None) or {}
-        self.mean: tuple[float, float, float] = tuple(settings.get("mean", (0.5, 0.5, 0.5)))  # type: ignore[assignment]
-        self.std: tuple[float, float, float] = tuple(settings.get("std", (0.5, 0.5, 0.5)))  # type: ignore[assignment]
+        red, green, blue = settings.get("mean", (0.5, 0.5, 0.5))
+        self.mean: tuple[float, float, float] = (red, green, blue)
+        red, green, blue = settings.get("std", (0.5, 0.5, 0.5))
+        self.std: tuple[float, float, float] = (red, green, blue)
         self.image_size = square_side(self.model, name)
         self.patch_size: int = self.model.patch_embed.feat_ratio()
         self.prefix_tokens: int = getattr(model, "num_prefix_tokens", 0)

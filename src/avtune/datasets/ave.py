@@ -36,6 +36,7 @@ from avtune.datasets.records import (
 )
 
 ANNOTATIONS = "Annotations.txt"
+CLIP_SECONDS = 10.0
 ROW_FILES = {"train": "trainSet.txt", "validation": "valSet.txt", "test": "testSet.txt"}
 ORDER_FILES = {"train": "train_order.h5", "validation": "val_order.h5", "test": "test_order.h5"}
 
@@ -98,7 +99,7 @@ def read(config: DataConfig) -> Collection:
         warnings = _straddling_warning(splits)
     source = _media_layout(folders)
     records = {name: tuple(_record(row, source) for row in split) for name, split in splits.items()}
-    return Collection(config.name, root, labels, records, warnings)
+    return Collection(config.name, root, labels, records, warnings, clip_seconds=CLIP_SECONDS)
 
 
 def read_rows(path: Path) -> list[Row]:

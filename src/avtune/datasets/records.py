@@ -103,6 +103,7 @@ class Collection:
         splits: Clips of ``train``, ``validation`` and ``test``; a split may be empty.
         warnings: What a user should know about the data before trusting a score.
         missing: One line per clip that is annotated but not on disk; filled by :func:`existing`.
+        clip_seconds: Length of every clip where the dataset fixes it, seconds; ``None``: files differ.
     """
 
     name: str
@@ -111,6 +112,7 @@ class Collection:
     splits: dict[str, tuple[Record, ...]]
     warnings: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
+    clip_seconds: float | None = None
 
     @property
     def records(self) -> tuple[Record, ...]:

@@ -1,0 +1,216 @@
+"""Records to samples: what a data loader draws from."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from avtune.datasets.pool import Failure, Progress, map_files
+from avtune.datasets.records import FrameFolder, Record
+from avtune.datasets.unpacked import read_picture, read_sound
+from avtune.media import MediaError
+from avtune.transforms import Damaged, Prepared, Preprocessing, Sample
+from avtune.transforms.preprocessing import damage_notes
+
+CACHE_LIMIT_BYTES = 2_000_000_000
+SAMPLE_RATE = 16000
+
+
+class ClipDataset(Dataset[Sample | Damaged]):
+    """Clips with their truth, by index.
+
+    A clip that cannot be read is returned as ``Damaged``, never raised and never left out, so that indices
+    and epoch lengths do not depend on the state of the files.
+
+    With ``cache`` every clip is prepared once, before the first is drawn, and kept in memory. A data loader
+    then needs no worker processes of its own: drawing a clip is a look-up.
+
+    Attributes:
+        records: The clips, in order.
+        preprocessing: How a file becomes tensors.
+        cached: Whether the clips are in memory.
+        note: Why they are not although that was asked for; empty otherwise.
+    """
+
+    def __init__(
+        self,
+        records: Sequence[Record],
+        preprocessing: Preprocessing,
+        target: Callable[[Record], Tensor] | None = None,
+        cache: bool = False,
+        *,
+        workers: int = 0,
+        progress: Progress | None = None,
+        cache_limit_bytes: int = CACHE_LIMIT_BYTES,
+    ) -> None:
+        """Take the clips and, if asked to, prepare them all.
+
+        Args:
+            records: The clips.
+            preprocessing: How a file becomes tensors.
+            target: Truth of a record, a tensor of the task's shape; ``None``: samples without target.
+            cache: Keep all clips in memory, if they fit into ``cache_limit_bytes``.
+            workers: Processes that prepare them; 0: this one.
+            progress: Called with the number of prepared and of all files.
+            cache_limit_bytes: Largest cache; above it clips are decoded whenever they are drawn.
+        """
+        self.records = tuple(records)
+        self.preprocessing = preprocessing
+        self.note = ""
+        self._target = target
+        self._prepared: list[Prepared | Damaged] | None = None
+        size = len(self.records) * clip_bytes(preprocessing)
+        if cache and size > cache_limit_bytes:
+            self.note = (
+                f"{len(self.records)} prepared clips take {size / 1e9:.1f} GB, more than the cache's "
+                f"{cache_limit_bytes / 1e9:.1f} GB: they are decoded anew each time"
+            )
+        elif cache:
+            self._prepared = prepare_all(self.records, preprocessing, workers, progress)
+        self.cached = self._prepared is not None
+
+    def __len__(self) -> int:
+        """Number of clips, damaged ones included."""
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> Sample | Damaged:
+        """The clip at an index, read now or from memory."""
+        record = self.records[index]
+        if self._prepared is not None:
+            prepared = self._prepared[index]
+        else:
+            prepared = prepare(record, self.preprocessing)
+        if isinstance(prepared, Damaged):
+            return prepared
+        return Sample(record.name, prepared, None if self._target is None else self._target(record))
+
+
+def clip_bytes(preprocessing: Preprocessing) -> int:
+    """Memory that one prepared clip takes, bytes: T pictures of 3 bytes a pixel, T spectrograms of floats."""
+    rows, columns = preprocessing.spectrogram_shape
+    return preprocessing.segments * (3 * preprocessing.size**2 + 4 * rows * columns)
+
+
+def prepare(record: Record, preprocessing: Preprocessing) -> Prepared | Damaged:
+    """Read one clip; whatever is wrong with its file becomes ``Damaged``."""
+    try:
+        if isinstance(record.source, FrameFolder):
+            return _load_unpacked(record, record.source, preprocessing)
+        return preprocessing.load(record.source, record.start)
+    except Exception as error:
+        return _damaged(record, error)
+
+
+def prepare_all(
+    records: Sequence[Record],
+    preprocessing: Preprocessing,
+    workers: int = 0,
+    progress: Progress | None = None,
+) -> list[Prepared | Damaged]:
+    """Read all clips, a file of several clips only once.
+
+    Args:
+        records: The clips.
+        preprocessing: How a file becomes tensors.
+        workers: Processes that read; a file that crashes or hangs its process is damaged. 0: this process.
+        progress: Called with the number of prepared and of all files.
+
+    Returns:
+        The clips in the order of ``records``.
+
+    Raises:
+        DatasetError: No worker process can be started.
+    """
+    by_file: dict[tuple[str, ...], list[int]] = {}
+    for index, record in enumerate(records):
+        by_file.setdefault(tuple(map(str, record.files)), []).append(index)
+    groups = [[records[index] for index in indices] for indices in by_file.values()]
+    answers = map_files(partial(_prepare_file, preprocessing=preprocessing), groups, workers, progress)
+    results: dict[int, Prepared | Damaged] = {}
+    for indices, answer in zip(by_file.values(), answers, strict=True):
+        for place, index in enumerate(indices):
+            if isinstance(answer, Failure):
+                results[index] = Damaged(records[index].name, str(records[index].files[0]), answer.reason)
+            else:
+                packed = answer[place]
+                results[index] = packed if isinstance(packed, Damaged) else _unpack(packed)
+    return [results[index] for index in range(len(records))]
+
+
+def _prepare_file(
+    records: Sequence[Record], *, preprocessing: Preprocessing
+) -> list[dict[str, Any] | Damaged]:
+    """Worker side: all clips of one file, tensors as arrays, which cross a pipe without shared memory."""
+    if multiprocessing.parent_process() is not None:
+        torch.set_num_threads(1)
+    sections: dict[float, Prepared] = {}
+    if len(records) > 1 and not isinstance(records[0].source, FrameFolder):
+        try:
+            sections = dict(preprocessing.load_windows(records[0].source))
+        except Exception as error:
+            return [_damaged(record, error) for record in records]
+    prepared = [sections.get(record.start) or prepare(record, preprocessing) for record in records]
+    return [clip if isinstance(clip, Damaged) else _pack(clip) for clip in prepared]
+
+
+def _pack(prepared: Prepared) -> dict[str, Any]:
+    return {
+        name: value.numpy() if isinstance(value, Tensor) else value for name, value in vars(prepared).items()
+    }
+
+
+def _unpack(packed: dict[str, Any]) -> Prepared:
+    fields: dict[str, Any] = {
+        name: torch.from_numpy(np.asarray(value)) if isinstance(value, np.ndarray | np.generic) else value
+        for name, value in packed.items()
+    }
+    return Prepared(**fields)
+
+
+def _damaged(record: Record, error: Exception) -> Damaged:
+    path = record.files[0]
+    if isinstance(error, MediaError):
+        return Damaged(record.name, str(error.path), f"{error.problem}; {error.remedy}")
+    return Damaged(record.name, str(path), " ".join(f"{type(error).__name__}: {error}".split()))
+
+
+def _load_unpacked(record: Record, folder: FrameFolder, preprocessing: Preprocessing) -> Prepared:
+    """Pictures and sound; a clip whose sound cannot be read lasts as long as one input of the model."""
+    notes: list[str] = []
+    waveform: npt.NDArray[np.float32] | None = None
+    duration = record.start + preprocessing.seconds
+    try:
+        waveform, damage = read_sound(folder, SAMPLE_RATE)
+        duration = len(waveform) / SAMPLE_RATE
+        notes.extend(damage_notes(damage))
+    except MediaError as error:
+        notes.append(f"{error.path.name}: {error.problem}")
+    pictures = folder.pictures()
+    frames = None
+    if pictures:
+        indices = preprocessing.frame_indices(len(pictures), duration, record.start)
+        frames = _frames([pictures[index] for index in indices], notes)
+    return preprocessing.from_arrays(
+        frames, waveform, duration=duration, start=record.start, source=folder.frames, notes=tuple(notes)
+    )
+
+
+def _frames(paths: Sequence[Any], notes: list[str]) -> list[npt.NDArray[np.uint8]] | None:
+    """The pictures; a damaged one is replaced by the nearest good one, all damaged give none."""
+    found: dict[int, npt.NDArray[np.uint8]] = {}
+    for place, path in enumerate(paths):
+        try:
+            found[place] = read_picture(path)
+        except MediaError as error:
+            notes.append(f"{error.path.name}: {error.problem}")
+    if not found:
+        return None
+    return [found[min(found, key=lambda good: (abs(good - place), good))] for place in range(len(paths))]

@@ -53,10 +53,11 @@ class Prepared:
 
 @dataclass(frozen=True)
 class _Sound:
-    """A waveform whose sample 0 is sample ``first`` of the file."""
+    """A waveform whose sample 0 is sample ``first`` of the file, and the mean to subtract from it."""
 
     waveform: Tensor
     first: int
+    mean: float
 
 
 @dataclass(frozen=True)
@@ -340,11 +341,11 @@ class Preprocessing:
         return begin, None if section.duration <= end else end
 
     def _sound(self, waveform: NDArray[np.float32] | None, first: int) -> _Sound | None:
-        """Remove the mean of all the sound that was read, as the authors' code does with a clip's file."""
+        """Find the mean of all the sound that was read, which the authors' code subtracts before windows are cut."""
         if waveform is None or waveform.size == 0:
             return None
-        sound = torch.from_numpy(np.ascontiguousarray(waveform, dtype=np.float32))
-        return _Sound(sound - sound.mean() if self.audio.subtract_mean else sound.clone(), first)
+        mean = float(waveform.mean(dtype=np.float64)) if self.audio.subtract_mean else 0.0
+        return _Sound(torch.tensor(waveform, dtype=torch.float32), first, mean)
 
     def _prepare(
         self,
@@ -384,7 +385,7 @@ class Preprocessing:
         samples = sound.first + sound.waveform.shape[0]
         windows = sound_windows(section, samples, self.audio)
         shifted = [(first - sound.first, end - sound.first) for first, end in windows]
-        if sound.waveform.abs().max() < SILENCE_PEAK:
+        if float((sound.waveform - sound.mean).abs().max()) < SILENCE_PEAK:
             remarks.append("the sound is silent")
         shortest = min(end - first for first, end in windows)
         if shortest < self.audio.frame_samples:
@@ -392,7 +393,7 @@ class Preprocessing:
                 f"{shortest} samples of sound are less than one frame of {self.audio.frame_samples}; "
                 "silence was added"
             )
-        return pictures(sound.waveform, shifted, self.audio)
+        return pictures(sound.waveform, shifted, self.audio, sound.mean)
 
 
 def damage_notes(damage: Damage) -> tuple[str, ...]:

@@ -76,9 +76,8 @@ class AudioPreset:
                 f"input.audio.shift_ms is {self.shift_ms}; set it to 0.0625 (one sample) or more"
             )
         if self.window_samples < self.frame_samples:
-            raise AvtuneError(
-                f"input.audio.seconds is {self.seconds}; set it to {self.window_ms / 1000} (one frame) or more"
-            )
+            least = self.window_ms / 1000
+            raise AvtuneError(f"input.audio.seconds is {self.seconds}; set it to one frame, {least}, or more")
 
     @property
     def window_samples(self) -> int:
@@ -205,7 +204,8 @@ def resolve_audio(audio: AudioInput) -> AudioPreset:
     """Take a preset and put the fields that a recipe sets in their place.
 
     Args:
-        audio: The recipe's section; a field that is not None overrides the preset's.
+        audio: The recipe's section; a field that is not None overrides the preset's. No preset means
+            ``nano``.
 
     Returns:
         The complete front end. Its ``source`` names the preset and what differs.
@@ -213,16 +213,17 @@ def resolve_audio(audio: AudioInput) -> AudioPreset:
     Raises:
         AvtuneError: If there is no such preset or a value is impossible.
     """
-    if audio.preset not in AUDIO_PRESETS:
-        near = get_close_matches(audio.preset, AUDIO_PRESETS, n=1)
+    name = audio.preset or "nano"
+    if name not in AUDIO_PRESETS:
+        near = get_close_matches(name, AUDIO_PRESETS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(AUDIO_PRESETS)}"
-        raise AvtuneError(f"input.audio.preset {audio.preset!r} is unknown; {hint}")
-    preset = AUDIO_PRESETS[audio.preset]
+        raise AvtuneError(f"input.audio.preset {name!r} is unknown; {hint}")
+    preset = AUDIO_PRESETS[name]
     settable = {field.name for field in fields(AudioPreset)}
     own: dict[str, Any] = {
-        name: value
-        for name, value in asdict(audio).items()
-        if name in settable and value is not None and value != getattr(preset, name)
+        setting: value
+        for setting, value in asdict(audio).items()
+        if setting in settable and value is not None and value != getattr(preset, setting)
     }
     if not own:
         return preset

@@ -42,10 +42,20 @@ def sound_windows(section: Section, samples: int, audio: AudioPreset) -> list[tu
     return [(first + start, first + start + window) for start in spread]
 
 
-def cut(waveform: Tensor, first: int, end: int) -> Tensor:
-    """Samples ``first`` to ``end`` (exclusive) of a waveform (samples,), zeros where there is no sound."""
+def cut(waveform: Tensor, first: int, end: int, mean: float = 0.0) -> Tensor:
+    """Take a stretch of a waveform less its mean, continued with zeros where there is no sound.
+
+    Args:
+        waveform: Mono sound of shape ``(samples,)``.
+        first: First sample, may be negative.
+        end: Sample behind the last one, may lie beyond the sound.
+        mean: Value that is subtracted, from the sound only.
+
+    Returns:
+        float64 of shape ``(end - first,)``: in float32 the difference would round quiet sound.
+    """
     samples = waveform.shape[0]
-    inside = waveform[min(max(first, 0), samples) : min(max(end, 0), samples)]
+    inside = waveform[min(max(first, 0), samples) : min(max(end, 0), samples)].double() - mean
     before = min(max(-first, 0), end - first)
     return functional.pad(inside, (before, end - first - before - inside.shape[0]))
 
@@ -76,18 +86,21 @@ def picture(window: Tensor, audio: AudioPreset) -> Tensor:
     return energies if audio.rows == "time" else energies.T.contiguous()
 
 
-def pictures(waveform: Tensor, windows: list[tuple[int, int]], audio: AudioPreset) -> Tensor:
+def pictures(
+    waveform: Tensor, windows: list[tuple[int, int]], audio: AudioPreset, mean: float = 0.0
+) -> Tensor:
     """Pictures of several windows of one waveform; equal windows are computed once.
 
     Args:
         waveform: Mono sound of shape ``(samples,)`` at 16 kHz.
         windows: Pairs (first, end) of samples.
         audio: The front end.
+        mean: Value that is subtracted from the sound.
 
     Returns:
         float32 of shape ``(windows, *audio.shape)``.
     """
-    distinct = {window: picture(cut(waveform, *window), audio) for window in dict.fromkeys(windows)}
+    distinct = {window: picture(cut(waveform, *window, mean), audio) for window in dict.fromkeys(windows)}
     return torch.stack([distinct[window] for window in windows])
 
 

@@ -1,0 +1,87 @@
+import pytest
+
+from avtune.config import AudioInput
+from avtune.errors import AvtuneError
+from avtune.transforms import AUDIO_PRESETS, check_spectrogram_size, resolve_audio
+
+# (mels, shift in ms, seconds, frames of a full window, steps, mean, divisor), from the authors' code.
+PAPERS = {
+    "ave_swin": (192, 5.2, 1.0, 188, 192, -4.98479557, 2 * 3.70797801),
+    "ave_vit": (128, 10.0, 1.0, 98, 102, -4.1426, 2 * 3.2001),
+    "avs": (192, 10.0, 1.0, 98, 192, -5.21053171, 2 * 3.59183145),
+    "avqa": (192, 10.0, 1.95, 193, 192, -5.38533306, 2 * 3.59286380),
+    "stg_cma_ave_clip": (128, 10.0, 1.0, 98, 102, -4.1426, 2 * 3.2001),
+    "stg_cma_ave_swin": (224, 4.4, 1.0, 223, 224, -4.1426, 2 * 3.2001),
+    "stg_cma_avs": (224, 4.4, 1.95, 441, 224, -5.66963, 2 * 3.94838),
+    "stg_cma_avqa": (224, 4.4, 1.95, 441, 224, -5.21439, 2 * 3.86991),
+    "copl_ave": (192, 5.2, 1.0, 188, 192, -4.98479557, 2 * 3.70797801),
+    "copl_avs": (192, 10.0, 1.0, 98, 192, -5.21053171, 2 * 3.59183145),
+    "copl_avqa": (192, 10.0, 1.95, 193, 192, -5.38533306, 2 * 3.59286380),
+    "ma_avt_ave": (224, 4.4, 1.0, 223, 224, -4.1426, 2 * 3.2001),
+    "cav_mae": (128, 10.0, 10.255, 1024, 1024, -5.081, 4.4849),
+    "avsiam": (128, 10.0, 10.255, 1024, 1024, -5.081, 4.4849),
+}
+
+
+def test_the_table_names_every_preset_but_our_own():
+    assert set(AUDIO_PRESETS) == {*PAPERS, "nano"}
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_presets_have_the_authors_numbers(name):
+    preset = AUDIO_PRESETS[name]
+    assert PAPERS[name] == (
+        preset.mels,
+        preset.shift_ms,
+        preset.seconds,
+        preset.real_steps,
+        preset.steps,
+        preset.mean,
+        2 * preset.std,
+    )
+
+
+def test_only_the_whole_clip_presets_pad_first_and_lie_on_their_side():
+    lying = {name for name, preset in AUDIO_PRESETS.items() if preset.rows == "mel"}
+    padding_first = {name for name, preset in AUDIO_PRESETS.items() if preset.pad == "before_normalising"}
+    assert lying == padding_first == {"cav_mae", "avsiam"}
+    assert AUDIO_PRESETS["cav_mae"].shape == (128, 1024)
+    assert AUDIO_PRESETS["ave_vit"].shape == (102, 128)
+
+
+def test_nano_fills_its_square_without_padding():
+    nano = AUDIO_PRESETS["nano"]
+    assert nano.real_steps == nano.steps == nano.mels == 64
+    assert nano.seconds == 1.0
+    assert nano.placement == "grid"
+
+
+def test_fields_of_the_recipe_override_the_preset():
+    audio = resolve_audio(AudioInput(preset="ave_swin", mean=-1.5, placement="grid", mels=192))
+    assert (audio.mean, audio.placement, audio.std, audio.steps) == (-1.5, "grid", 3.70797801, 192)
+    assert audio.source.endswith("own mean, placement")
+    assert resolve_audio(AudioInput(preset="ave_swin")) is AUDIO_PRESETS["ave_swin"]
+
+
+@pytest.mark.parametrize(
+    ("audio", "message"),
+    [
+        (AudioInput(preset="ave_swim"), "did you mean ave_swin"),
+        (AudioInput(preset="?"), "choose one of nano, ave_swin"),
+        (AudioInput(mels=0), "input.audio.mels is 0"),
+        (AudioInput(std=0.0), "input.audio.std is 0.0"),
+        (AudioInput(shift_ms=0.01), "input.audio.shift_ms is 0.01"),
+        (AudioInput(seconds=0.02), "input.audio.seconds is 0.02"),
+        (AudioInput(placement="diagonal"), "choose one of grid, spread"),
+    ],
+)
+def test_impossible_settings_are_refused_in_one_line(audio, message):
+    with pytest.raises(AvtuneError, match=message) as raised:
+        resolve_audio(audio)
+    assert "\n" not in str(raised.value)
+
+
+def test_swin_is_refused_any_other_spectrogram_with_the_settings_to_change():
+    check_spectrogram_size(AUDIO_PRESETS["ave_swin"], 192, "swinv2_large_window12_192")
+    with pytest.raises(AvtuneError, match=r"input\.audio\.mels=192 and input\.audio\.steps=192"):
+        check_spectrogram_size(AUDIO_PRESETS["ave_vit"], 192, "swinv2_large_window12_192")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -183,7 +184,7 @@ def existing(collection: Collection) -> Collection:
     for split, records in collection.splits.items():
         kept = []
         for record in records:
-            absent = next((path for path in record.files if not path.exists()), None)
+            absent = next((path for path in record.files if not os.path.exists(path)), None)
             if absent is None:
                 kept.append(record)
             else:

@@ -16,6 +16,7 @@ from avtune.report.timeline import Run, TimelineClip, events, runs, top_classes
 
 _RULER_STEPS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200)
 
+_LISTED_EVENTS = 6
 # Above so many blocks in a row, their outlines would cover more than the blocks.
 _DENSE_RUNS = 120
 _ZOOM = (
@@ -39,8 +40,8 @@ def clip_card(clip: TimelineClip, page_folder: Path, heading: str) -> ClipCard:
     Media that can't be read leaves the timeline without a player, and a note that says why.
     """
     media, remarks = None, list(clip.notes)
+    found = events(clip)
     if clip.video is not None:
-        found = events(clip)
         try:
             media = load_media(clip.video, page_folder, (found[0][0] + found[0][1]) / 2 if found else 0.0)
         except MediaError as error:
@@ -52,16 +53,17 @@ def clip_card(clip: TimelineClip, page_folder: Path, heading: str) -> ClipCard:
     right = f" · <b>{numbers.percent(known)}</b> of segments right" if known is not None else ""
     parts = f"{len(clip.predicted)} segments of {clip.segment_seconds:g} s"
     length = f"{numbers.clock(clip.duration)} in {parts}{right}"
-    told = f'<p class="quiet">{length}</p><div class="readout" hidden></div>{tables.notes(remarks)}'
-    side = f'<div class="beside">{title}{told}</div>'
     timeline = _timeline(clip) if len(clip.predicted) else "<p>This clip has no segment.</p>"
     found_table = tables.event_table(clip)
-    if len(events(clip)) > 12:
-        found_table = (
-            f"<details><summary>{len(events(clip))} predicted events</summary>{found_table}</details>"
-        )
-    stage = f'<div class="stage{"" if media else " bare"}">{_media_element(clip, media)}{side}</div>'
-    html = f'<article class="clip">{stage}{timeline}{found_table}</article>'
+    if len(found) > _LISTED_EVENTS:
+        found_table = f"<details><summary>{len(found)} predicted events</summary>{found_table}</details>"
+    ratio = f' style="--ratio:{media.ratio:.4f}"' if media else ""
+    html = (
+        f'<article class="clip"{ratio}><header>{title}<p class="quiet">{length}</p></header>'
+        f'<div class="player">{_media_element(clip, media)}</div>{timeline}'
+        f'<div class="beside"><div class="readout" hidden></div>{found_table}{tables.notes(remarks)}</div>'
+        "</article>"
+    )
     return ClipCard(html, media is not None and media.linked)
 
 
@@ -74,8 +76,7 @@ def _media_element(clip: TimelineClip, media: Media | None) -> str:
     inline = "" if media.audio_only else " playsinline"
     source = escape(media.source, quote=True)
     fallback = f'<a href="{source}">{escape(clip.name)}</a>' if media.linked else escape(clip.name)
-    shape = "" if media.audio_only else f' style="--ratio:{media.ratio:.4f}"'
-    attributes = f'controls{inline} preload="metadata" aria-label="{label}"{shape}{poster} src="{source}"'
+    attributes = f'controls{inline} preload="metadata" aria-label="{label}"{poster} src="{source}"'
     return f"<{tag} {attributes}>{fallback}</{tag}>"
 
 

@@ -53,12 +53,12 @@ def event_table(clip: TimelineClip) -> str:
         rows.append(
             f'<tr><td><button type="button" class="seek" data-time="{start:.6g}">'
             f"{numbers.clock(start)} – {numbers.clock(end)}</button></td>"
-            f'<td><i class="swatch {look}"></i>{escape(label)}</td>'
+            f'<td><span class="tagged"><i class="swatch {look}"></i>{escape(label)}</span></td>'
             f'<td class="number">{numbers.percent(probability)}</td></tr>'
         )
     head = (
         '<tr><th scope="col">Time</th><th scope="col">Event</th>'
-        '<th scope="col" class="number">Mean probability</th></tr>'
+        '<th scope="col" class="number" title="mean over the event">Probability</th></tr>'
     )
     return _table("", head, rows, "wide events")
 
@@ -119,11 +119,8 @@ def confusion_table(confusion: NDArray[np.int64], labels: Sequence[str]) -> str:
                 f'<td class="{look}" style="--share:{share:.2f}" title="{escape(title)}">{text}</td>'
             )
         body.append(f'<tr><th scope="row">{escape(label)}</th>{"".join(cells)}</tr>')
-    return (
-        '<div class="wide"><table class="confusion"><caption>Rows: true label. Columns: predicted label. '
-        "Shade: share of the row.</caption>"
-        f"<thead><tr><td></td>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
-    )
+    words = '<p class="quiet">Rows: true label. Columns: predicted label. Shade: share of the row.</p>'
+    return words + _table("confusion", f"<tr><td></td>{head}</tr>", body)
 
 
 def _largest_errors(confusion: NDArray[np.int64], labels: Sequence[str]) -> str:

@@ -1,8 +1,13 @@
+import json
+from pathlib import Path
+
 import pytest
 
 from avtune.config import AudioInput
 from avtune.errors import AvtuneError
 from avtune.transforms import AUDIO_PRESETS, check_spectrogram_size, resolve_audio
+
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 
 # (mels, shift in ms, seconds, frames of a full window, steps, mean, divisor), from the authors' code.
 PAPERS = {
@@ -54,6 +59,12 @@ def test_nano_fills_its_square_without_padding():
     assert nano.real_steps == nano.steps == nano.mels == 64
     assert nano.seconds == 1.0
     assert nano.placement == "grid"
+
+
+def test_nano_has_the_measured_mean_and_deviation():
+    measured = json.loads((RESULTS / "nano_log_mel_statistics.json").read_text())
+    nano = AUDIO_PRESETS["nano"]
+    assert (nano.mean, nano.std) == (round(measured["mean"], 1), round(measured["std"], 1))
 
 
 def test_fields_of_the_recipe_override_the_preset():

@@ -205,11 +205,8 @@ class _Pass:
         )
 
     def _read(self) -> None:
-        wanted: list[AvVideoStream | AvAudioStream] = [s for s in (self.video, self.audio) if s is not None]
-        if not wanted and self.source.declared_duration is None:
-            wanted = [s for s in (self.source.video, self.source.audio) if s is not None]
         measure = self.source.declared_duration is None and self.until is None
-        for packet in packets(self.source, wanted, self.tally.demux):
+        for packet in packets(self.source, self.tally.demux):
             video_open = self.video is not None and not self.selector.done
             audio_open = self.audio is not None and not self.track.done
             if not (video_open or audio_open or measure):
@@ -218,7 +215,15 @@ class _Pass:
                 self._decode_video(packet)
             elif packet.stream is self.audio and audio_open:
                 self._decode_audio(packet)
+        video_ended = self.video is not None and not self.selector.done
+        audio_ended = self.audio is not None and not self.track.done
         self._flush()
+        if self._lost_end():
+            return
+        if video_ended and self.selector.frames_offered:
+            self._note_early_end("video", self.source.video, self.selector.end)
+        if audio_ended and self.track.end:
+            self._note_early_end("sound", self.source.audio, self.track.end)
 
     def _decode_video(self, packet: Packet[Any] | None) -> bool:
         stream = self.video
@@ -277,6 +282,7 @@ class _Pass:
             notes.append("no video frame can be decoded")
         if self.audio is not None and waveform is None:
             notes.append("no sound can be decoded")
+        notes.extend(f"no decoder for its {kind}" for kind in self.source.undecodable)
         if tally.demux.errors:
             notes.append(f"the container is damaged in {tally.demux.errors} places")
         if self.track.timestamps_ignored:
@@ -284,12 +290,6 @@ class _Pass:
         gap = self.track.gap_seconds
         if tally.audio_bad and waveform is not None and not self.track.done:
             gap += max(0.0, tally.audio_end - self.track.end)
-        self._note_early_end(
-            "video", self.video, self.selector.end, frames is not None and not self.selector.done
-        )
-        self._note_early_end(
-            "sound", self.audio, self.track.end, waveform is not None and not self.track.done
-        )
         return Damage(
             video_packets_bad=tally.video_bad,
             audio_packets_bad=tally.audio_bad,
@@ -300,10 +300,22 @@ class _Pass:
             notes=tuple(notes),
         )
 
-    def _note_early_end(
-        self, what: str, stream: AvVideoStream | AvAudioStream | None, end: float, complete: bool
-    ) -> None:
-        if stream is None or not complete or not stream.duration or self.source.declared_duration is None:
+    def _lost_end(self) -> bool:
+        """Notes packets that end before the header says, where no other stream can explain it."""
+        source, end = self.source, self.tally.demux.end
+        used = sum(stream is not None for stream in (source.video, source.audio))
+        declared = source.declared_duration
+        if (
+            declared is not None
+            and len(source.container.streams) == used
+            and end < declared - EARLY_END_SECONDS
+        ):
+            self.tally.notes.append(f"the file ends at {end:.2f} s of {declared:.2f} s")
+            return True
+        return False
+
+    def _note_early_end(self, what: str, stream: AvVideoStream | AvAudioStream | None, end: float) -> None:
+        if stream is None or not stream.duration:
             return
         declared = self.source.time((stream.start_time or 0) + stream.duration, stream)
         if declared is not None and end < float(declared) - EARLY_END_SECONDS:

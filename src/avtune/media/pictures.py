@@ -8,12 +8,16 @@ import numpy as np
 from av.sidedata.sidedata import SideDataContainer
 from av.sidedata.sidedata import Type as SideDataType
 from av.video.frame import VideoFrame
-from av.video.reformatter import ColorRange, VideoReformatter
+from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
 T = TypeVar("T")
 # Requested times are floats: k / rate may fall a rounding error before the frame it names.
 TIME_TOLERANCE = 1e-6
+# For these FFmpeg's default conversion is fast, and what every other reader of video gives. For all others it
+# comes out up to 2 of 255 too dark unless told otherwise.
+USUAL_FORMATS = frozenset({"yuv420p", "yuvj420p", "yuv422p", "yuvj422p"})
+ACCURATE = Interpolation.BILINEAR | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
 
 
 def quarter_turns(frame: VideoFrame) -> int:
@@ -33,7 +37,12 @@ def upright_rgb(frame: VideoFrame, reformatter: VideoReformatter) -> NDArray[np.
         default, BT.601 limited, where it has none), turned and mirrored by its display matrix.
     """
     rgb = reformatter.reformat(
-        frame, format="rgb24", src_color_range=frame.color_range, dst_color_range=ColorRange.JPEG, threads=1
+        frame,
+        format="rgb24",
+        src_color_range=frame.color_range,
+        dst_color_range=ColorRange.JPEG,
+        interpolation=None if frame.format.name in USUAL_FORMATS else ACCURATE,
+        threads=1,
     )
     picture = rgb.to_ndarray()
     matrix = _display_matrix(frame)

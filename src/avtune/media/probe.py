@@ -92,10 +92,9 @@ def probe(path: str | Path) -> MediaInfo:
 def _look(source: Source) -> tuple[VideoFrame | None, float]:
     """The first frame that decodes, and the end in seconds of the last packet read."""
     tally = DemuxTally()
-    streams = [stream for stream in (source.video, source.audio) if stream is not None]
     first: VideoFrame | None = None
     tries = 0 if source.video is None else PACKETS_TO_FIRST_FRAME
-    for packet in packets(source, streams, tally):
+    for packet in packets(source, tally):
         if tries and packet.stream is source.video:
             tries -= 1
             frames, _ = decode_packet(source.video, packet)

@@ -29,6 +29,7 @@ MOST_PIXELS = 2 * 7680 * 4320
 REFUSED_FORMATS = frozenset(
     {"hls", "dash", "concat", "imf", "sdp", "rtsp", "rtp", "tty", "bin", "xbin", "idf", "adf"}
 )
+NOT_VIDEO = Disposition.attached_pic | Disposition.timed_thumbnails
 COPY_AGAIN = "copy or download it again"
 
 
@@ -45,6 +46,7 @@ class Source:
             streams, whether or not both are read.
         declared_duration: Seconds from the container's header, None where it has none or an
             implausible one.
+        undecodable: "video" and "audio" as far as the file has such streams but no decoder for any.
     """
 
     path: Path
@@ -53,6 +55,7 @@ class Source:
     audio: AvAudioStream | None
     origin: Fraction
     declared_duration: float | None
+    undecodable: tuple[str, ...]
 
     def time(self, timestamp: int | None, stream: Stream) -> Fraction | None:
         """Seconds on the clip's clock of a timestamp in the stream's units."""
@@ -113,16 +116,20 @@ def open_source(path: str | Path) -> Iterator[Source]:
             audio,
             min(starts, default=Fraction(0)),
             _declared_duration(path, container),
+            tuple(
+                kind
+                for kind, used in (("video", video), ("audio", audio))
+                if used is None and _has(container, kind)
+            ),
         )
 
 
-def packets(
-    source: Source, streams: list[AvVideoStream | AvAudioStream], tally: DemuxTally
-) -> Iterator[Packet[Any]]:
-    """Yields the packets of the streams in file order, going on after errors of the container.
+def packets(source: Source, tally: DemuxTally) -> Iterator[Packet[Any]]:
+    """Yields the packets of the source's streams in file order, going on after errors of the container.
 
     The empty packets with which PyAV asks decoders to flush are left out.
     """
+    streams = [stream for stream in (source.video, source.audio) if stream is not None]
     while tally.errors <= DEMUX_ERRORS_TOLERATED:
         try:
             for packet in source.container.demux(*streams):
@@ -188,12 +195,18 @@ def _why_not_media(path: Path) -> tuple[str, str]:
     return "is not a video or sound file that FFmpeg can read", COPY_AGAIN
 
 
+def _has(container: InputContainer, kind: str) -> bool:
+    return any(
+        stream.type == kind and stream.codec_context is None and not stream.disposition & NOT_VIDEO
+        for stream in container.streams
+    )
+
+
 def _best_video(container: InputContainer) -> AvVideoStream | None:
     usable = [
         stream
         for stream in container.streams.video
-        if stream.codec_context is not None
-        and not stream.disposition & (Disposition.attached_pic | Disposition.timed_thumbnails)
+        if stream.codec_context is not None and not stream.disposition & NOT_VIDEO
     ]
     best = container.streams.best("video")
     return next((stream for stream in usable if stream is best), usable[0] if usable else None)

@@ -3,7 +3,8 @@
 from avtune.transforms.collate import Batch, Damaged, Sample, collate
 from avtune.transforms.frames import normalise_frames, resize_frame
 from avtune.transforms.log_mel import log_mel
-from avtune.transforms.preprocessing import Prepared, Preprocessing
+from avtune.transforms.prepared import Prepared
+from avtune.transforms.preprocessing import Preprocessing
 from avtune.transforms.presets import AUDIO_PRESETS, AudioPreset, check_spectrogram_size, resolve_audio
 
 __all__ = [

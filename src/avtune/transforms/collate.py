@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from avtune.transforms.preprocessing import Prepared
+from avtune.transforms.prepared import Prepared
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from avtune.config import InputConfig
 from avtune.errors import AvtuneError
 from avtune.media import Damage, MediaError, VideoStream, decode, probe
 from avtune.transforms.frames import mean_frame, resize_frame
+from avtune.transforms.prepared import Prepared
 from avtune.transforms.presets import SAMPLE_RATE, AudioPreset, check_spectrogram_size, resolve_audio
 from avtune.transforms.spectrograms import pictures, sound_windows
 from avtune.transforms.windows import Section, section_starts, spread_times
@@ -26,29 +27,6 @@ STATE_VERSION = 1
 SILENCE_PEAK = 2.0**-16
 
 Triple = tuple[float, float, float]
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """One clip, ready to be stacked into a batch.
-
-    Attributes:
-        frames: uint8 (T, 3, size, size), resized, not normalised; the mean colour where there is no video.
-        spectrogram: float32 (T, rows, columns), normalised; rows are time steps and columns mel bands, or
-            the other way round where the preset says so; zeros where there is no sound (a silent track is
-            real data and gives the floor of the log-mel instead).
-        has_video: bool ().
-        has_audio: bool ().
-        valid: bool (T,), which segments exist in the file; the others repeat its last frame.
-        notes: What a person should know: padding, missing streams, damage, in words.
-    """
-
-    frames: Tensor
-    spectrogram: Tensor
-    has_video: Tensor
-    has_audio: Tensor
-    valid: Tensor
-    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -140,8 +140,8 @@ def view_of(model: nn.Module, name: str) -> type[Tower]:
         if all(type(block) in SEQUENTIAL_BLOCKS for block in blocks):
             return view
         raise BackboneError(
-            f"{name} is built of {type(blocks[0]).__name__}, whose branches run side by side and leave no room "
-            f"for fusion between them; choose a backbone with sequential blocks: {FAMILIES}"
+            f"{name} is built of {type(blocks[0]).__name__}, whose branches run side by side: no fusion fits "
+            f"between attention and MLP; choose a backbone with sequential blocks: {FAMILIES}"
         )
     raise BackboneError(
         f"{name} is a {kind.__name__}, which avtune cannot see as blocks; supported are {FAMILIES}"

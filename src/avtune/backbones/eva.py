@@ -75,9 +75,10 @@ class EvaTower(FlatTower):
         """See :meth:`Tower.reduced`."""
         kept = model.blocks[: min(depth, len(model.blocks))]
         arguments: dict[str, Any] = {"depth": len(kept)}
-        groups = tuple(getattr(block.attn, "num_kv_heads", block.attn.num_heads) for block in kept)
-        if any(getattr(block.attn, "num_kv_groups", 1) > 1 for block in model.blocks):
-            arguments["num_kv_heads"] = groups
+        shared = [getattr(block.attn, "num_kv_heads", None) for block in kept]
+        # Some architectures list the heads that share keys block by block: the list must be cut as well.
+        if None not in shared:
+            arguments["num_kv_heads"] = tuple(shared)
         return arguments
 
     def embed(self, images: Tensor, *, resampling: Resampling = "grid") -> tuple[Tensor, Positions]:

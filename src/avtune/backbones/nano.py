@@ -28,8 +28,8 @@ NANO_WEIGHTS = "weights/nano.safetensors"
 def create_nano(pretrained: bool = True, seed: int | None = None) -> VisionTransformer:
     """Build the nano vision transformer: 64x64 images, 8x8 patches, width 128, 6 blocks, no class token.
 
-    ``forward_features`` maps images (batch, 3, 64, 64), normalised by `NANO_MEAN` and `NANO_STD`, to the final
-    normalised tokens (batch, 64, 128), and ``forward`` to their mean (batch, 128).
+    ``forward_features`` maps images (batch, 3, 64, 64), normalised by `NANO_MEAN` and `NANO_STD`, to the
+    final normalised tokens (batch, 64, 128), and ``forward`` to their mean (batch, 128).
 
     Args:
         pretrained: Load the packaged weights (stored in half precision, returned in float32).

@@ -1,5 +1,8 @@
 import json
+import multiprocessing
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -125,6 +128,39 @@ def test_processes_find_the_same_and_report_progress(collection, report):
     again = check(collection, workers=1, progress=lambda done, total: seen.append((done, total)))
     assert again == report
     assert seen == [(number, 12) for number in range(1, 13)]
+
+
+def test_an_interrupted_check_leaves_no_process(collection):
+    def interrupt(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        check(collection, workers=2, progress=interrupt)
+    assert multiprocessing.active_children() == []
+
+
+def test_a_script_without_a_guard_is_told_so(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from avtune.datasets.pool import map_files\nprint(map_files(len, ['a', 'bc'], workers=1))\n"
+    )
+    run = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120, check=False)
+    assert run.returncode == 1
+    assert "DatasetError: worker processes cannot start; keep your script" in run.stderr
+    script.write_text(script.read_text().replace("print(", 'if __name__ == "__main__":\n    print('))
+    run = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120, check=False)
+    assert run.stdout == "[1, 2]\n"
+
+
+def test_names_that_no_terminal_can_show_are_reported(tmp_path):
+    raw = os.fsencode(tmp_path) + b"/\xff.mp4"
+    os.close(os.open(raw, os.O_CREAT | os.O_WRONLY))
+    record = Record("x", Path(os.fsdecode(raw)), ())
+    report = check(Collection("folder", tmp_path, (), {"train": (record,)}), workers=0)
+    assert report.tables()[1].rows[0][:2] == ("?.mp4", "unreadable")
+    report.write(tmp_path / "manifest.json")
+    name = json.loads((tmp_path / "manifest.json").read_text())["files"][0]["name"]
+    assert os.fsencode(name) == b"\xff.mp4"
 
 
 def test_a_time_limit_ends_a_file(root, collection):

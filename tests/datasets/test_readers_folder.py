@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,22 @@ def test_too_little_to_tell_labels_apart(tmp_path, names, message):
 def test_one_label_beside_background_is_a_task(tmp_path):
     root = touch(tmp_path, *(f"{label}/{n}.mp4" for label in ("a", "background") for n in range(5)))
     assert read(config(root)).labels == ("a",)
+
+
+def test_labels_that_differ_in_capitals_are_mentioned(tmp_path):
+    root = touch(tmp_path, *(f"{label}/{n}.mp4" for label in ("Dog", "cat", "dog") for n in range(9)))
+    collection = read(config(root))
+    assert collection.labels == ("Dog", "cat", "dog")
+    assert collection.warnings[0].startswith("labels 'Dog' and 'dog' differ only in capitals")
+
+
+def test_names_that_no_terminal_can_show_are_read(tmp_path):
+    touch(tmp_path, *(f"{label}/{n}.mp4" for label in "ab" for n in range(5)))
+    raw = os.fsencode(tmp_path / "a") + b"/\xff\n.mp4"
+    os.close(os.open(raw, os.O_CREAT | os.O_WRONLY))
+    record = next(record for record in read(config(tmp_path)).records if "?" in record.name)
+    assert record.name == "a/??.mp4"
+    assert record.source.is_file()
 
 
 def test_the_root_has_to_be_a_folder(tmp_path):

@@ -84,10 +84,8 @@ class ClipDataset(Dataset[Sample | Damaged]):
     def __getitem__(self, index: int) -> Sample | Damaged:
         """The clip at an index, read now or from memory."""
         record = self.records[index]
-        if self._prepared is not None:
-            prepared = self._prepared[index]
-        else:
-            prepared = prepare(record, self.preprocessing)
+        stored = self._prepared
+        prepared = prepare(record, self.preprocessing) if stored is None else stored[index]
         if isinstance(prepared, Damaged):
             return prepared
         return Sample(record.name, prepared, None if self._target is None else self._target(record))

@@ -12,6 +12,8 @@ from avtune.datasets.records import (
     DatasetError,
     Event,
     Record,
+    alike,
+    printable,
 )
 from avtune.datasets.splits import complete
 
@@ -62,7 +64,7 @@ def read(config: DataConfig) -> Collection:
             f"{BACKGROUND} with clips without any event"
         )
     splits, notes = complete(given, config)
-    return Collection(config.name, root, labels, splits, (*warnings, *notes))
+    return Collection(config.name, root, labels, splits, (*alike(labels), *warnings, *notes))
 
 
 def _find(root: Path) -> tuple[dict[str, list[Record]], list[str]]:
@@ -98,5 +100,5 @@ def _clips(root: Path, folder: Path, warnings: list[str]) -> list[Record]:
         )
     if not videos:
         warnings.append(f"{folder.name}: the folder holds no video, so it is no label")
-    events = () if folder.name.lower() == BACKGROUND else (Event(folder.name, 0.0, float("inf")),)
-    return [Record(path.relative_to(root).as_posix(), path, events) for path in videos]
+    events = () if folder.name.lower() == BACKGROUND else (Event(printable(folder.name), 0.0, float("inf")),)
+    return [Record(printable(path.relative_to(root).as_posix()), path, events) for path in videos]

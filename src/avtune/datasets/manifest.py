@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from avtune.datasets.records import BACKGROUND, Collection, DatasetError, Record
+from avtune.datasets.records import BACKGROUND, Collection, DatasetError, Record, printable
 
 FORMAT = 1
 UNUSABLE = frozenset({"missing", "unreadable"})
@@ -138,7 +138,11 @@ class CheckReport:
         )
         order = list(PROBLEMS)
         lines = sorted(
-            ((facts.name, problem.kind, problem.text) for facts in self.files for problem in facts.problems),
+            (
+                (printable(facts.name), problem.kind, printable(problem.text))
+                for facts in self.files
+                for problem in facts.problems
+            ),
             key=lambda line: (order.index(line[1]), line[0]),
         )
         splits = tuple(self.clips_per_label)

@@ -189,7 +189,7 @@ def existing(collection: Collection) -> Collection:
                 kept.append(record)
             else:
                 where = f" ({record.origin})" if record.origin else ""
-                missing.append(f"{record.name}: {absent} is not there{where}")
+                missing.append(printable(f"{record.name}: {absent} is not there{where}"))
         splits[split] = tuple(kept)
     annotated, training = len(collection.records), collection.splits.get("train", ())
     if missing and not any(splits.values()):
@@ -202,6 +202,22 @@ def existing(collection: Collection) -> Collection:
             f"none of the {len(training)} training clips is on disk, first {missing[0]}; put the media there"
         )
     return replace(collection, splits=splits, missing=collection.missing + tuple(missing))
+
+
+def alike(labels: Sequence[str]) -> tuple[str, ...]:
+    """One warning for each pair of labels that differ in nothing but capitals."""
+    seen: dict[str, str] = {}
+    pairs = [(seen.setdefault(label.casefold(), label), label) for label in labels]
+    return tuple(
+        f"labels {first!r} and {label!r} differ only in capitals and are two classes; rename one if that is wrong"
+        for first, label in pairs
+        if first != label
+    )
+
+
+def printable(text: str) -> str:
+    """Replace what no terminal or UTF-8 file can show: control characters and undecodable bytes of names."""
+    return "".join("?" if ord(char) < 32 or 0xD800 <= ord(char) <= 0xDFFF else char for char in text)
 
 
 def file_name(text: str, where: str) -> str:

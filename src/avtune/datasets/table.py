@@ -10,7 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from avtune.config import DataConfig
-from avtune.datasets.records import BACKGROUND, Collection, DatasetError, Event, Record, relative_path
+from avtune.datasets.records import (
+    BACKGROUND,
+    Collection,
+    DatasetError,
+    Event,
+    Record,
+    alike,
+    relative_path,
+)
 from avtune.datasets.splits import complete
 
 COLUMNS = ("file", "label", "start", "end")
@@ -81,8 +89,9 @@ def read(config: DataConfig) -> Collection:
     if not given["train"]:
         raise DatasetError(f"{path} puts no file into train; change some of its split column to train")
     splits, notes = complete(given, config)
-    warnings = (*_overlaps(path, by_file), *_too_short(path, rows), *notes)
-    return Collection(config.name, root, tuple(sorted({event.label for event in events})), splits, warnings)
+    labels = tuple(sorted({event.label for event in events}))
+    warnings = (*alike(labels), *_overlaps(path, by_file), *_too_short(path, rows), *notes)
+    return Collection(config.name, root, labels, splits, warnings)
 
 
 def _table(root: Path, index: str | None) -> Path:

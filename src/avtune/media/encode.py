@@ -19,7 +19,7 @@ from avtune.media.errors import MediaError
 
 AAC_RATES = (7350, 8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
 AAC_FRAME_SAMPLES = 1024
-AAC_BIT_RATE = 64_000
+AAC_BIT_RATE = 96_000
 # One thread, and no macroblock tree: with it x264's output depends on what happens to lie in memory.
 H264_OPTIONS = {"preset": "superfast", "threads": "1", "x264-params": "mbtree=0"}
 AAC_OPTIONS = {"aac_coder": "fast"}

@@ -81,7 +81,10 @@ class MonoTrack:
         if self._format is None:
             return None
         self._close_run()
-        stop = max((place + len(piece) for place, piece in self._pieces), default=0)
+        # Silence before sound that begins after the window is still the window's content.
+        stop = max([place + len(piece) for place, piece in self._pieces] + [self._cursor])
+        if self._window is not None:
+            stop = min(stop, self._window)
         waveform = np.zeros(max(stop, 0), dtype=np.float32)
         for place, piece in self._pieces:
             waveform[place : place + len(piece)] = piece

@@ -107,6 +107,7 @@ def test_what_browsers_refuse_or_is_too_large_is_made_small(tmp_path, monkeypatc
     assert (info.video.codec, info.video.pixel_format, info.audio.codec) == ("h264", "yuv420p", "aac")
     assert (info.video.width, info.video.height) == (320, 240)
     assert info.duration == pytest.approx(2.0, abs=0.15)
+    assert info.video.average_rate <= 12.6
     assert small.stat().st_size < path.stat().st_size / 4
     found = decode(small, [0.3, 1.7])
     assert loudest_hertz(found.waveform[1600:-3200]) == pytest.approx(440, abs=2)
@@ -135,6 +136,7 @@ def test_a_long_large_clip_is_linked_relative_to_the_page(mp4, tmp_path, monkeyp
 def test_sound_alone_gets_a_player(tmp_path):
     write_wav(tmp_path / "sound.wav")
     media = load_media(tmp_path / "sound.wav", tmp_path)
+    assert media.audio_only
     small = tmp_path / "small.mp4"
     small.write_bytes(content(media.source, "video/mp4"))
     assert loudest_hertz(decode(small, [0.0]).waveform[1600:-3200]) == pytest.approx(440, abs=2)

@@ -240,6 +240,17 @@ def test_blocks_cover_the_time_and_mark_the_wrong_segments(tmp_path):
     assert slider["aria-label"]
 
 
+def test_ribbons_stand_as_high_as_the_probability():
+    clip = make_clip(segments=7)
+    for label in range(3):
+        root = ElementTree.fromstring(figures.ribbon(clip, label))
+        assert root.get("viewBox") == "0 0 7 100"
+        steps = re.findall(r"V([\d.]+)H(\d+)", root.find("path").get("d"))
+        assert [int(end) for _, end in steps] == list(range(1, 8))
+        heights = [(100 - float(top)) / 100 for top, _ in steps]
+        assert np.allclose(heights, clip.probabilities[:, label], atol=1e-3)
+
+
 def test_without_truth_there_is_no_true_row(tmp_path):
     known = make_clip()
     clip = TimelineClip("x", 1.0, LABELS, known.probabilities, known.predicted)

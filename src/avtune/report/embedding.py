@@ -74,9 +74,11 @@ def load_media(video: Path, page_folder: Path, poster_time: float = 0.0) -> Medi
         small = _encode_small(info)
         if len(small) <= EMBED_LIMIT:
             note = "The clip was encoded anew, small, for this page."
-            return Media(_data_address(small, "video/mp4"), False, poster, False, note, ratio)
+            return Media(_data_address(small, "video/mp4"), False, poster, audio_only, note, ratio)
     address = quote(Path(os.path.relpath(video.resolve(), page_folder.resolve())).as_posix())
-    note = f"The clip ({info.size_bytes / 1e6:.0f} MB) is too large to embed: the page links to the file."
+    note = f"The clip ({info.size_bytes / 1e6:.1f} MB) is too large to embed: the page links to the file."
+    if not kind:
+        note += " Not every browser plays its form."
     return Media(address, True, poster, audio_only, note, ratio)
 
 

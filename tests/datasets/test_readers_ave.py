@@ -206,6 +206,16 @@ def test_what_is_absent_is_named(tmp_path):
         read(DataConfig(name="avee", root=str(tmp_path)))
 
 
+def test_a_small_set_may_have_empty_splits_but_not_an_empty_train(tmp_path):
+    root = write_tree(tmp_path, splits={"train": [0, 1], "val": [], "test": []})
+    collection = read(config(root))
+    assert [len(records) for records in collection.splits.values()] == [2, 0, 0]
+    assert collection.warnings == ("the validation split is empty", "the test split is empty")
+    (root / "trainSet.txt").write_text("\n")
+    with pytest.raises(DatasetError, match="empty training split"):
+        read(config(root))
+
+
 def order_tree(root: Path) -> Path:
     (root / "Annotations.txt").write_text("\n".join(ROWS))
     for name in ("train", "val", "test"):

@@ -86,8 +86,12 @@ def read(config: DataConfig) -> Collection:
     if annotations is None:
         raise DatasetError(f"{root} holds no {ANNOTATIONS}; unpack the dataset there or point the root at it")
     rows = read_rows(annotations)
+    if not rows:
+        raise DatasetError(f"{annotations} holds no rows; restore the file")
     labels = tuple(dict.fromkeys(row.category for row in rows if row.category.lower() != BACKGROUND))
     splits = _split_rows(folders, rows)
+    if not splits["train"]:
+        raise DatasetError(f"{root} has an empty training split; restore {ROW_FILES['train']}")
     for row in (row for split in splits.values() for row in split):
         if row.category not in labels and row.category.lower() != BACKGROUND:
             raise DatasetError(
@@ -97,6 +101,7 @@ def read(config: DataConfig) -> Collection:
         splits, warnings = _without_straddling(splits)
     else:
         warnings = _straddling_warning(splits)
+    warnings += tuple(f"the {name} split is empty" for name, split in splits.items() if not split)
     source = _media_layout(folders)
     records = {name: tuple(_record(row, source) for row in split) for name, split in splits.items()}
     return Collection(config.name, root, labels, records, warnings, clip_seconds=CLIP_SECONDS)
@@ -109,10 +114,10 @@ def read_rows(path: Path) -> list[Row]:
         path: The file, UTF-8, any line ends; empty lines are skipped.
 
     Returns:
-        Its rows in order.
+        Its rows in order; none if the file is empty.
 
     Raises:
-        DatasetError: The file is unreadable or empty, or a line is malformed; the message names the line.
+        DatasetError: The file is unreadable, or a line is malformed; the message names the line.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
@@ -125,8 +130,6 @@ def read_rows(path: Path) -> list[Row]:
         if header or not line.strip():
             continue
         rows.append(_row(fields, f"{path.name} line {number}"))
-    if not rows:
-        raise DatasetError(f"{path} holds no rows; restore the file")
     return rows
 
 

@@ -14,7 +14,8 @@ class AudioInput:
     """How a second of sound becomes a picture that a vision transformer can read.
 
     Attributes:
-        preset: Name in ``avtune.transforms.presets.AUDIO_PRESETS``; fields left ``None`` come from it.
+        preset: Name in ``avtune.transforms.presets.AUDIO_PRESETS``; fields left ``None`` come from it. ``None``:
+            the one that fits the tower.
         mels: Number of mel bands.
         shift_ms: Distance of two frames of the spectrogram, milliseconds.
         steps: Length of the spectrogram in frames; ``None``: what the tower's image size asks for.
@@ -26,7 +27,7 @@ class AudioInput:
             evenly from the first to the last sample, as the LAVISH authors' code does.
     """
 
-    preset: str = "nano"
+    preset: str | None = None
     mels: int | None = None
     shift_ms: float | None = None
     steps: int | None = None
@@ -185,6 +186,8 @@ class TrainConfig:
         save_every: Steps between two saved states; ``None``: at each epoch's end only.
         compile: Run the encoder through ``torch.compile``.
         checkpoint: Recompute each step of the walk in the backward pass instead of keeping it.
+        floors: Also train an audio-only and a video-only model on the same clips, as floors for the score;
+            costs about as much again.
     """
 
     epochs: int = 20
@@ -196,6 +199,7 @@ class TrainConfig:
     save_every: int | None = None
     compile: bool = False
     checkpoint: bool = False
+    floors: bool = False
 
 
 @dataclass

@@ -141,8 +141,8 @@ class DualEncoder(nn.Module):
         return Encoded(
             audio,
             video,
-            self.audio_tower.pool(audio).unflatten(0, (batch, segments)),
-            self.video_tower.pool(video).unflatten(0, (batch, segments)),
+            self.audio_tower.pool(audio).view(batch, segments, -1),
+            self.video_tower.pool(video).view(batch, segments, -1),
             notes,
         )
 
@@ -205,7 +205,9 @@ def create_encoder(
     plan = pair_blocks(len(audio_tower.blocks), len(video_tower.blocks))
     pairs = [
         BlockSizes(a.dim, v.dim, a.heads, v.heads)
-        for a, v in ((audio_tower.blocks[i], video_tower.blocks[j]) for i, j in plan if i is not None and j is not None)
+        for a, v in (
+            (audio_tower.blocks[i], video_tower.blocks[j]) for i, j in plan if i is not None and j is not None
+        )
     ]
     with torch.device(device or "cpu"):
         fusion = build_fusion(config.fusion, pairs, config.preset, config.options)
@@ -230,4 +232,6 @@ def _check_plan(plan: Plan, audio_depth: int, video_depth: int) -> None:
         ("video", [j for _, j in plan if j is not None], video_depth),
     ):
         if walked != list(range(depth)):
-            raise PlanError(f"the plan walks {stream} blocks {walked}; it must walk 0 to {depth - 1} once, in order")
+            raise PlanError(
+                f"the plan walks {stream} blocks {walked}; it must walk 0 to {depth - 1} once, in order"
+            )

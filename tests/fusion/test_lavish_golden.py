@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from golden_files import Golden, golden_files
 from torch import nn
 
 from avtune.backbones import as_tower
@@ -13,6 +12,7 @@ from avtune.encoder import DualEncoder, pair_blocks
 from avtune.fusion import BlockSizes, build_fusion
 from avtune.fusion.lavish import LavishAdapter, LavishConfig
 from avtune.interop import adapter_from_official, fusion_from_official
+from golden_files import Golden, golden_files
 
 
 def adapter_of(golden: Golden) -> LavishAdapter:
@@ -49,7 +49,9 @@ def test_adapters_reproduce_outputs_gradients_and_statistics(golden_dir: Path) -
         (y**2).sum().backward()
         for name, recorded in golden.group("grad_in").items():
             ours = {"x": x, "other": other}[name].grad
-            assert_relative(f"{golden.path} {name}", torch.zeros_like(recorded) if ours is None else ours, recorded, 1e-4)
+            assert_relative(
+                f"{golden.path} {name}", torch.zeros_like(recorded) if ours is None else ours, recorded, 1e-4
+            )
         weights = dict(adapter.named_parameters())
         for official, recorded in golden.group("grad_param").items():
             ((name, shaped),) = adapter_from_official({official: recorded}).items()
@@ -89,7 +91,11 @@ def timm_state(golden: Golden) -> tuple[nn.Module, dict[str, torch.Tensor]]:
                 renamed[name] = value
     missing, unexpected = model.load_state_dict(renamed, strict=False)
     assert not unexpected
-    assert not [n for n in missing if not n.endswith(("relative_coords_table", "relative_position_index", "attn_mask"))]
+    assert not [
+        n
+        for n in missing
+        if not n.endswith(("relative_coords_table", "relative_position_index", "attn_mask"))
+    ]
     return model, state
 
 
@@ -121,7 +127,9 @@ def test_interleavings_reproduce_every_adapter_call_and_the_output(golden_dir: P
         for number, call in enumerate(calls):
             (prefix,) = {n.rsplit(".", 1)[0] for n in golden.arrays if n.startswith(f"call{number:02d}.")}
             for name, ours in zip(("self", "other", "out"), call, strict=True):
-                torch.testing.assert_close(ours, golden[f"{prefix}.{name}"], atol=1e-5, rtol=1e-5, msg=f"{prefix}.{name}")
+                torch.testing.assert_close(
+                    ours, golden[f"{prefix}.{name}"], atol=1e-5, rtol=1e-5, msg=f"{prefix}.{name}"
+                )
         torch.testing.assert_close(encoded.video, golden["finalnorm_out.0_vis"], atol=2e-5, rtol=1e-5)
         torch.testing.assert_close(encoded.audio, golden["finalnorm_out.1_aud"], atol=2e-5, rtol=1e-5)
 

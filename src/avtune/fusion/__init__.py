@@ -70,5 +70,7 @@ METHODS: dict[str, Method] = {
         build_lavish,
         LAVISH_PRESETS,
     ),
-    "frozen": Method("nothing between the towers; the head alone is trained", "", build_frozen, FROZEN_PRESETS),
+    "frozen": Method(
+        "nothing between the towers; the head alone is trained", "", build_frozen, FROZEN_PRESETS
+    ),
 }

@@ -67,7 +67,13 @@ OFFICIAL_AVS = replace(
     gate_audio=False, gate_order="gate_then_norm", relu_alone=True,
 )  # fmt: skip
 OFFICIAL_AVQA = replace(
-    OFFICIAL_AVE, latent_init="zeros", latents=64, groups=4, batch_norm=False, relu_alone=True, train_norms=True
+    OFFICIAL_AVE,
+    latent_init="zeros",
+    latents=64,
+    groups=4,
+    batch_norm=False,
+    relu_alone=True,
+    train_norms=True,
 )
 PRESETS = {
     "paper": PAPER,

@@ -77,7 +77,9 @@ def _fit(method: str, name: str, value: Any, hint: Any) -> Any:
         elif isinstance(kind, type) and type(value) is kind:
             return value
     allowed = " or ".join(
-        ", ".join(map(repr, get_args(kind))) if get_origin(kind) is Literal else getattr(kind, "__name__", str(kind))
+        ", ".join(map(repr, get_args(kind)))
+        if get_origin(kind) is Literal
+        else getattr(kind, "__name__", str(kind))
         for kind in kinds
     )
     raise OptionError(f"{method} option {name!r} cannot be {value!r}; it takes {allowed}")

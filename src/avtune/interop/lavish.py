@@ -81,7 +81,9 @@ def fusion_from_official(state: Mapping[str, Tensor], wanted: set[str] | None = 
             site, block, weight = match.groups()
             adapters.setdefault(f"layers.{block}.{SITES[site]}", {})[weight] = value
     if not adapters:
-        raise ConversionError("this state dict holds no LAVISH adapter (names like vis_adapter_blocks_p1.0.gate)")
+        raise ConversionError(
+            "this state dict holds no LAVISH adapter (names like vis_adapter_blocks_p1.0.gate)"
+        )
     converted = {
         f"{prefix}.{name}": value
         for prefix, part in adapters.items()

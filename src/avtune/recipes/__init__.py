@@ -42,7 +42,9 @@ def recipe_path(name: str) -> Path:
     if path.suffix in (".yaml", ".yml"):
         if path.is_file():
             return path
-        raise ConfigError(f"{name}: no such file; give a YAML file or a recipe that `avtune list recipes` shows")
+        raise ConfigError(
+            f"{name}: no such file; give a YAML file or a recipe that `avtune list recipes` shows"
+        )
     close = difflib.get_close_matches(name, recipe_names(), n=1)
     raise ConfigError(
         f"no recipe is called {name!r}; "
@@ -73,7 +75,9 @@ def parse_config(arguments: Iterable[str] = (), base: Path | None = None) -> Run
         if base is not None:
             start = yaml.safe_load(base.read_text(encoding="utf-8")) or {}
             if not isinstance(start, dict):
-                raise ConfigError(f"{base}: not a configuration; it must hold sections such as data: and train:")
+                raise ConfigError(
+                    f"{base}: not a configuration; it must hold sections such as data: and train:"
+                )
         arguments = list(arguments)
         _refuse_unknown([*_dotted(start), *_flags(arguments)])
         settings = parser.parse_object(start)

@@ -74,5 +74,7 @@ class Network(nn.Module):
             raise ValueError(f"weights differ in {len(missing)} names, first {missing[0]}")
         for name, value in own.items():
             if value.shape != state[name].shape:
-                raise ValueError(f"weight {name} is {tuple(state[name].shape)}, expected {tuple(value.shape)}")
+                raise ValueError(
+                    f"weight {name} is {tuple(state[name].shape)}, expected {tuple(value.shape)}"
+                )
             value.copy_(state[name])

@@ -35,7 +35,7 @@ class RunLog:
         if tensorboard and importlib.util.find_spec("tensorboard") is not None:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=since)  # type: ignore[no-untyped-call]
+            self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=since)
 
     def write(self, row: dict[str, Any]) -> None:
         """Append a row and push it to the disk's cache."""

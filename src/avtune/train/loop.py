@@ -92,12 +92,16 @@ class Trainer:
         self.network = network
         torch.manual_seed(config.train.seed)
         self.model: nn.Module
-        self.model, self.optimizer = self.accelerator.prepare(network, build_optimizer(network, config.optimizer))
+        self.model, self.optimizer = self.accelerator.prepare(
+            network, build_optimizer(network, config.optimizer)
+        )
         train = config.train
         sizes = self._epoch_batches(0)
         self.updates_per_epoch = -(-len(sizes) // train.accumulate)
         self.steps = self.updates_per_epoch * train.epochs
-        self.factor = schedule_factor(config.optimizer, steps=self.steps, steps_per_epoch=self.updates_per_epoch)
+        self.factor = schedule_factor(
+            config.optimizer, steps=self.steps, steps_per_epoch=self.updates_per_epoch
+        )
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
         self.progress = Progress()
         self.best: dict[str, Tensor] = {}
@@ -202,7 +206,7 @@ class Trainer:
             [float(loss.total.detach()), float(loss.count), float(self.asked_to_stop)],
             dtype=torch.float64, device="cpu" if device.type == "cpu" else device,
         )  # fmt: skip
-        total, count, stop = self.accelerator.reduce(report).tolist()
+        total, count, stop = (float(value) for value in self.accelerator.reduce(report))
         self.stopping = stop > 0
         mean = total / max(count, 1.0)
         if not torch.isfinite(torch.tensor(mean)):
@@ -244,7 +248,10 @@ class Trainer:
         self._save()
 
     def _save_if_due(self) -> None:
-        due = self.config.train.save_every is not None and self.progress.step % self.config.train.save_every == 0
+        due = (
+            self.config.train.save_every is not None
+            and self.progress.step % self.config.train.save_every == 0
+        )
         if due or self.stopping:
             self._save()
         if self.stopping:

@@ -27,7 +27,13 @@ def parameter_groups(network: nn.Module, config: OptimizerConfig) -> list[dict[s
     for name, weight in network.named_parameters():
         if not weight.requires_grad:
             continue
-        role = "head" if name.startswith("head.") else "method" if name.startswith("encoder.fusion.") else "norms"
+        role = (
+            "head"
+            if name.startswith("head.")
+            else "method"
+            if name.startswith("encoder.fusion.")
+            else "norms"
+        )
         members.setdefault((role, weight.ndim > 1), []).append(weight)
     return [
         {

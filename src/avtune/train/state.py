@@ -95,7 +95,9 @@ def load_state(folder: Path, fingerprint: str) -> RunState | None:
         content = torch.load(path, map_location="cpu", weights_only=True)
         state = RunState(**{**content, "progress": Progress(**content["progress"])})
     except Exception as error:
-        raise ResumeError(f"{path}: not a state of avtune ({error}); delete it to start the run anew") from error
+        raise ResumeError(
+            f"{path}: not a state of avtune ({error}); delete it to start the run anew"
+        ) from error
     if state.fingerprint != fingerprint:
         raise ResumeError(
             f"{path}: belongs to a run with other settings or clips; train into another folder, or delete this one"

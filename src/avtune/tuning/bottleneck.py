@@ -68,7 +68,9 @@ class TokenBatchNorm(nn.BatchNorm1d):
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
         count = flat.new_tensor([float(flat.shape[0])])
-        sums = all_reduce(torch.cat([flat.sum(0), (flat * flat).sum(0), count]))
+        sums = all_reduce(  # type: ignore[no-untyped-call]
+            torch.cat([flat.sum(0), (flat * flat).sum(0), count])
+        )
         total, squares, size = sums.split([flat.shape[1], flat.shape[1], 1])
         mean = total / size
         variance = squares / size - mean * mean
@@ -77,7 +79,8 @@ class TokenBatchNorm(nn.BatchNorm1d):
             self.running_mean.lerp_(mean.to(self.running_mean), momentum)
             self.running_var.lerp_((variance * size / (size - 1)).to(self.running_var), momentum)
             self.num_batches_tracked += 1
-        return (flat - mean) * torch.rsqrt(variance + self.eps) * self.weight + self.bias
+        normalised: Tensor = (flat - mean) * torch.rsqrt(variance + self.eps) * self.weight + self.bias
+        return normalised
 
 
 class Bottleneck(nn.Module):

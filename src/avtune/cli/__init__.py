@@ -1,0 +1,161 @@
+"""The command line: ``avtune COMMAND``. Errors are one line with the mend; ``--traceback`` shows the rest."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+
+from avtune import __version__
+from avtune.errors import AvtuneError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        arguments: Words after ``avtune``; ``None``: those of this process.
+
+    Returns:
+        0 where all went well, 1 on an error that the user can mend, 130 when interrupted.
+    """
+    options, rest = _parser().parse_known_args(arguments)
+    if rest and not getattr(options, "takes_settings", False):
+        print(
+            f"avtune: {options.command} takes no {rest[0]}; see avtune {options.command} --help",
+            file=sys.stderr,
+        )
+        return 2
+    options.settings = rest
+    run: Callable[[argparse.Namespace], int] = options.run
+    try:
+        return run(options)
+    except AvtuneError as error:
+        if options.traceback:
+            raise
+        print(f"avtune: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("avtune: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+    except OSError as error:
+        # A full disk, a folder without permission: the system's own words say it best.
+        if options.traceback:
+            raise
+        print(f"avtune: {error}", file=sys.stderr)
+    return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="avtune", description="Adapt frozen, image-pretrained vision transformers to video with sound."
+    )
+    parser.add_argument("--version", action="version", version=f"avtune {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_training(commands)
+    _add_using(commands)
+    _add_looking(commands)
+    return parser
+
+
+Commands = argparse._SubParsersAction  # the only name that argparse gives this type
+
+
+def _add_training(commands: Commands[argparse.ArgumentParser]) -> None:
+    trying = _command(
+        commands,
+        "try",
+        "generate clips, adapt the bundled backbone, look at the result (2 minutes, no network)",
+    )
+    trying.add_argument("--out", default="try", help="folder for clips, run and page (default: try)")
+    trying.add_argument("--clips", type=int, default=None, help="clips to generate")
+    trying.add_argument("--seed", type=int, default=0, help="seed of clips and training (default: 0)")
+    trying.set_defaults(run=_call("trying", "try_avtune"))
+
+    train = _command(
+        commands, "train", "train a recipe, or on your own clips; the same command goes on after a stop"
+    )
+    train.add_argument("recipe", nargs="?", help="packaged recipe (see avtune list recipes) or YAML file")
+    train.add_argument("--out", default=None, help="run folder (default: runs/<recipe>)")
+    train.add_argument("--print_config", action="store_true", help="print all settings and stop")
+    train.set_defaults(run=_call("training", "train"), takes_settings=True)
+
+    evaluate = _command(commands, "eval", "score a run, with its floors")
+    evaluate.add_argument("folder", metavar="RUN", help="run folder")
+    evaluate.add_argument("--split", default="test", choices=("train", "validation", "test"))
+    evaluate.add_argument("--json", default=None, metavar="FILE", help="also write the numbers there")
+    evaluate.set_defaults(run=_call("training", "evaluate"), takes_settings=True)
+
+    report = _command(commands, "report", "write a run's page anew")
+    report.add_argument("folder", metavar="RUN", help="run folder")
+    report.add_argument("--clips", type=int, default=6, help="clips to show (default: 6)")
+    report.set_defaults(run=_call("training", "report"), takes_settings=True)
+
+
+def _add_using(commands: Commands[argparse.ArgumentParser]) -> None:
+    predict = _command(commands, "predict", "what happens when in a video: JSON, CSV and a page to look at")
+    predict.add_argument("folder", metavar="RUN", help="run folder")
+    predict.add_argument("files", nargs="+", metavar="VIDEO", help="videos, or folders of videos")
+    predict.add_argument("--out", default=None, help="folder for the results (default: RUN/predictions)")
+    predict.set_defaults(run=_call("predicting", "predict"))
+
+    check = _command(
+        commands, "check", "walk a dataset on disk: what is missing, damaged, too short, silent or leaked"
+    )
+    check.add_argument("root", metavar="FOLDER", help="folder of the dataset")
+    check.add_argument(
+        "--name", default="folder", help="its layout (see avtune list datasets; default: folder)"
+    )
+    check.add_argument("--index", default=None, help="for csv: the table of file,label,start,end")
+    check.add_argument("--split", default="official", help="official or clean, where a dataset has both")
+    check.add_argument(
+        "--manifest", default="manifest.json", metavar="FILE", help="where the list of files goes"
+    )
+    check.add_argument("--workers", type=int, default=2, help="processes that read files (default: 2)")
+    check.set_defaults(run=_call("data", "check"))
+
+    data = _command(commands, "data", "generate data")
+    kinds = data.add_subparsers(dest="kind", required=True, metavar="KIND")
+    bandstand = kinds.add_parser("bandstand", help="clips of instruments that are heard, seen, or both")
+    bandstand.add_argument("--clips", type=int, required=True, help="how many")
+    bandstand.add_argument(
+        "--out", required=True, help="folder; rendering into it again goes on where it stopped"
+    )
+    bandstand.add_argument("--seed", type=int, default=0)
+    bandstand.add_argument("--workers", type=int, default=2, help="processes (default: 2)")
+    bandstand.add_argument("--traceback", action="store_true", help=argparse.SUPPRESS)
+    bandstand.set_defaults(run=_call("data", "bandstand"))
+
+
+def _add_looking(commands: Commands[argparse.ArgumentParser]) -> None:
+    profile = _command(commands, "profile", "weights, multiply-adds, memory and time of a recipe")
+    profile.add_argument("recipe", nargs="?", help="packaged recipe or YAML file")
+    profile.add_argument("--labels", type=int, default=28, help="number of labels (default: 28, as AVE)")
+    profile.add_argument(
+        "--time", action="store_true", help="also time a forward and backward pass on this machine"
+    )
+    profile.add_argument("--json", default=None, metavar="FILE", help="also write the numbers there")
+    profile.set_defaults(run=_call("looking", "profile"), takes_settings=True)
+
+    listing = _command(commands, "list", "what there is: methods, presets, recipes, datasets, sounds, towers")
+    listing.add_argument("what", choices=("methods", "presets", "recipes", "datasets", "sounds", "towers"))
+    listing.add_argument("pattern", nargs="?", default="*", help="for towers: a pattern such as 'swinv2*'")
+    listing.set_defaults(run=_call("looking", "show"))
+
+
+def _command(commands: Commands[argparse.ArgumentParser], name: str, help: str) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = commands.add_parser(name, help=help, description=help)
+    command.add_argument("--traceback", action="store_true", help="show where an error comes from")
+    return command
+
+
+def _call(module: str, function: str) -> Callable[[argparse.Namespace], int]:
+    def run(options: argparse.Namespace) -> int:
+        # Deferred, so that --help and a mistyped word do not wait for PyTorch.
+        import importlib
+
+        result: int = getattr(importlib.import_module(f"avtune.cli.{module}"), function)(options)
+        return result
+
+    return run

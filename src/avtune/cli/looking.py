@@ -1,0 +1,80 @@
+"""``avtune profile`` and ``avtune list``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from avtune.backbones.timm_loading import timm
+from avtune.cli.console import console, facts_table, listing
+from avtune.datasets import READERS
+from avtune.fusion import METHODS
+from avtune.profile import Cost, measure
+from avtune.recipes import parse_config, recipe_names, recipe_path
+from avtune.train.files import write_atomically
+from avtune.transforms import AUDIO_PRESETS
+
+
+def profile(options: argparse.Namespace) -> int:
+    """Show what a recipe costs."""
+    config = parse_config(options.settings, recipe_path(options.recipe) if options.recipe else None)
+    labels = tuple(f"label {k}" for k in range(options.labels))
+    cost = measure(config, labels, repeats=3 if options.time else 0)
+    console.print(facts_table(_facts(cost, config.input.segments)))
+    if options.json:
+        content = {
+            **asdict(cost),
+            "total": cost.parameters.total,
+            "published": cost.parameters.total_published,
+        }
+        write_atomically(Path(options.json), json.dumps(content, indent=1).encode())
+    return 0
+
+
+def _facts(cost: Cost, segments: int) -> dict[str, str]:
+    parameters = cost.parameters
+    facts = {"trainable": _millions(parameters.trainable)}
+    facts |= {f"  {part}": _millions(count) for part, count in parameters.parts.items() if count}
+    facts |= {
+        "frozen": _millions(parameters.frozen),
+        "total": _millions(parameters.total),
+        "total as papers count": f"{_millions(parameters.total_published)} (with the towers' unused class head)",
+        "towers": f"{cost.tower_gmacs:.2f} GMAC per clip of {segments} segments",
+        "method and head": f"{cost.method_gmacs:.2f} GMAC",
+        "kept for backward": f"{cost.saved_mib:.0f} MiB per clip (towers alone: {cost.tower_saved_mib:.0f} MiB)",
+    }
+    if cost.seconds is not None:
+        facts["forward and backward"] = f"{cost.seconds:.2f} s per clip on this machine's CPU"
+    return facts
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e6:.3f} M"
+
+
+def show(options: argparse.Namespace) -> int:
+    """List what there is."""
+    if options.what == "methods":
+        rows = [[name, method.title, method.paper] for name, method in METHODS.items()]
+        console.print(listing(["method", "what it is", "published"], rows))
+    elif options.what == "presets":
+        rows = [[name, preset] for name, method in METHODS.items() for preset in method.presets]
+        console.print(listing(["method", "preset"], rows))
+    elif options.what == "recipes":
+        rows = [[name, _first_comment(name)] for name in recipe_names()]
+        console.print(listing(["recipe", "source"], rows))
+    elif options.what == "datasets":
+        console.print("\n".join(READERS), highlight=False)
+    elif options.what == "sounds":
+        rows = [[name, preset.source] for name, preset in AUDIO_PRESETS.items()]
+        console.print(listing(["preset", "source"], rows))
+    else:
+        print("\n".join(["nano", *timm.list_pretrained(options.pattern)]))
+    return 0
+
+
+def _first_comment(name: str) -> str:
+    first = recipe_path(name).read_text(encoding="utf-8").splitlines()[0]
+    return first.removeprefix("#").strip()

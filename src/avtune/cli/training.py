@@ -1,0 +1,86 @@
+"""``avtune train``, ``eval`` and ``report``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from avtune.cli.console import ConsoleObserver, console, report_damage, score_table
+from avtune.config import RunConfig
+from avtune.datasets import existing, read
+from avtune.errors import AvtuneError
+from avtune.model import AudioVisualModel, load
+from avtune.recipes import parse_config, recipe_path, to_yaml
+from avtune.report import write_run_page
+from avtune.runs import METRICS, REPORT, Clips, prepare_clips, run_report, score_run, train_run
+from avtune.train.files import write_atomically
+
+
+def train(options: argparse.Namespace) -> int:
+    """Train a recipe into a run folder."""
+    base = recipe_path(options.recipe) if options.recipe else None
+    config = parse_config(options.settings, base)
+    if options.print_config:
+        print(to_yaml(config), end="")
+        return 0
+    name = base.stem if base is not None else f"{config.data.name}_{config.encoder.fusion}"
+    folder = Path(options.out or f"runs/{name}")
+    with ConsoleObserver() as observer:
+        sheet = train_run(config, folder, observer)
+    console.print(score_table(sheet))
+    report_damage(sheet.damaged)
+    console.print(f"page: {folder / REPORT}", highlight=False)
+    return 0
+
+
+def evaluate(options: argparse.Namespace) -> int:
+    """Score a run on one of its splits."""
+    folder = Path(options.folder)
+    model, config = _loaded(folder, options.settings)
+    with ConsoleObserver() as observer:
+        clips = _clips(model, config, observer, options.split)
+        sheet = score_run(model, folder, clips, options.split, observer)
+    console.print(score_table(sheet))
+    report_damage(sheet.damaged)
+    if options.json:
+        content = {**asdict(sheet), "run": str(folder)}
+        write_atomically(Path(options.json), json.dumps(content, indent=1, ensure_ascii=False).encode())
+    return 0
+
+
+def report(options: argparse.Namespace) -> int:
+    """Write a run's page from what the run folder holds and its clips."""
+    folder = Path(options.folder)
+    model, config = _loaded(folder, options.settings)
+    metrics = folder / METRICS
+    if not metrics.is_file():
+        raise AvtuneError(f"{folder}: no {METRICS}; run the train command again to finish the run")
+    recorded = json.loads(metrics.read_text(encoding="utf-8"))
+    with ConsoleObserver() as observer:
+        clips = _clips(model, config, observer, recorded["split"])
+        sheet = score_run(model, folder, clips, recorded["split"], observer)
+        page = run_report(model, folder, clips, sheet, recorded["seconds"], options.clips)
+    write_run_page(folder / REPORT, page)
+    console.print(f"page: {folder / REPORT}", highlight=False)
+    return 0
+
+
+def _loaded(folder: Path, settings: list[str]) -> tuple[AudioVisualModel, RunConfig]:
+    model = load(folder)
+    moved = parse_config(settings, folder / "config.yaml")
+    # Where the clips lie may have changed since; what the model is may not.
+    config = replace(model.config, data=moved.data)
+    return model, config
+
+
+def _clips(model: AudioVisualModel, config: RunConfig, observer: ConsoleObserver, split: str) -> Clips:
+    collection = existing(read(config.data))
+    if collection.labels != model.labels:
+        raise AvtuneError(
+            f"{collection.root}: its labels ({', '.join(collection.labels)}) are not the model's "
+            f"({', '.join(model.labels)}); give the data the model was trained on, or train anew"
+        )
+    clips = prepare_clips(config, model, collection, observer, (split,))
+    return clips

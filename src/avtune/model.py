@@ -1,0 +1,351 @@
+"""A trained model as people use it: build, save, load, predict."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from avtune.backbones import Tower
+from avtune.config import AudioInput, EncoderConfig, HeadConfig, InputConfig, RunConfig
+from avtune.encoder import create_encoder
+from avtune.errors import AvtuneError
+from avtune.fusion.options import choose
+from avtune.recipes import parse_config, to_yaml
+from avtune.tasks import TASKS
+from avtune.tasks.network import Network
+from avtune.train.files import write_atomically
+from avtune.transforms import Preprocessing, Sample, collate
+
+WEIGHTS, LABELS, CONFIG, PREPROCESSING = (
+    "weights.safetensors",
+    "labels.json",
+    "config.yaml",
+    "preprocessing.json",
+)
+
+
+class ModelError(AvtuneError):
+    """A run folder that cannot be loaded; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class TimelineEvent:
+    """A stretch of time with one answer.
+
+    Attributes:
+        start: Seconds.
+        end: Seconds.
+        label: What happens.
+        probability: Mean over its segments, in [0, 1].
+    """
+
+    start: float
+    end: float
+    label: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of a file.
+
+    Attributes:
+        path: The file.
+        labels: Class names, background last.
+        segment_seconds: Length of one segment.
+        probabilities: (segments, classes), rows sum to one; segments cover the file from 0 on.
+        notes: What a reader should know: a stream that is missing, damage, padding.
+    """
+
+    path: Path
+    labels: tuple[str, ...]
+    segment_seconds: float
+    probabilities: npt.NDArray[np.float32]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def classes(self) -> npt.NDArray[np.int64]:
+        """The most probable class of each segment (segments,)."""
+        classes: npt.NDArray[np.int64] = self.probabilities.argmax(-1).astype(np.int64)
+        return classes
+
+    @property
+    def timeline(self) -> list[TimelineEvent]:
+        """Runs of equal answers, background left out."""
+        classes = self.classes
+        bounds = [0, *(int(k) + 1 for k in np.flatnonzero(np.diff(classes))), len(classes)]
+        return [
+            TimelineEvent(
+                start * self.segment_seconds,
+                end * self.segment_seconds,
+                self.labels[classes[start]],
+                float(self.probabilities[start:end, classes[start]].mean()),
+            )
+            for start, end in pairwise(bounds)
+            if start < end and classes[start] != len(self.labels) - 1
+        ]
+
+
+class AudioVisualModel(nn.Module):
+    """Encoder, head, preprocessing and labels in one.
+
+    Args:
+        config: What it is built from; ``data``, ``optimizer`` and ``train`` are carried along for the record.
+        labels: Names of the classes, background left out.
+        depth: Keep only this many blocks of each tower (for tests).
+        device: ``meta`` builds shapes without memory.
+
+    Raises:
+        avtune.errors.AvtuneError: A tower, method, task or preset does not exist, or they do not fit together.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        labels: tuple[str, ...],
+        *,
+        depth: int | None = None,
+        device: str | None = None,
+    ) -> None:
+        super().__init__()
+        encoder = create_encoder(
+            config.encoder, depth=depth, recompute=config.train.checkpoint, device=device
+        )
+        audio, video = encoder.audio_tower, encoder.video_tower
+        self.config = replace(config, input=complete_input(config.input, audio))
+        self.labels = labels
+        self.preprocessing = Preprocessing.from_config(
+            self.config.input, video.image_size, video.mean, video.std,
+            audio_size=None if _takes_any_size(audio) else audio.image_size,
+        )  # fmt: skip
+        self.task = choose("task", config.head.task, TASKS)(labels, self.config.input, config.head)
+        with torch.device(device or "cpu"):
+            self.network = Network(encoder, self.task, self.preprocessing.mean, self.preprocessing.std)
+        self.eval()
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Labels with background behind them, in the order of the outputs."""
+        return (*self.labels, "background")
+
+    def predict(
+        self,
+        path: str | Path,
+        *,
+        stride_segments: int | None = None,
+        batch_size: int = 8,
+        advanced: Callable[[int], None] | None = None,
+    ) -> Prediction:
+        """Say what happens when in a file of any length.
+
+        Windows of as many segments as the model was trained on slide over the file; where they overlap their
+        probabilities are averaged.
+
+        Args:
+            path: A video; a file without sound, or sound alone, is answered from what there is, and the
+                prediction's notes say so.
+            stride_segments: Segments between two windows; ``None``: half a window.
+            batch_size: Windows per step.
+            advanced: Called with the number of windows done since the last call.
+
+        Raises:
+            avtune.media.MediaError: The file cannot be read.
+        """
+        path = Path(path)
+        segments = self.preprocessing.segments
+        stride = stride_segments or max(1, segments // 2)
+        total: dict[int, npt.NDArray[np.float64]] = {}
+        votes: dict[int, int] = {}
+        notes: dict[str, None] = {}
+        pending: list[tuple[int, Sample]] = []
+
+        def flush() -> None:
+            probabilities = self._probabilities([sample for _, sample in pending])
+            for (first, sample), rows in zip(pending, probabilities, strict=True):
+                for k in np.flatnonzero(sample.prepared.valid.numpy()):
+                    total[first + int(k)] = total.get(first + int(k), np.zeros(rows.shape[-1])) + rows[k]
+                    votes[first + int(k)] = votes.get(first + int(k), 0) + 1
+            if advanced is not None:
+                advanced(len(pending))
+            pending.clear()
+
+        for start, prepared in self.preprocessing.load_windows(path, stride):
+            notes.update(dict.fromkeys(prepared.notes))
+            pending.append((round(start / self.preprocessing.segment_seconds), Sample(path.name, prepared)))
+            if len(pending) == batch_size:
+                flush()
+        if pending:
+            flush()
+        rows = np.stack([total[k] / votes[k] for k in sorted(total)]).astype(np.float32)
+        return Prediction(path, self.class_names, self.preprocessing.segment_seconds, rows, tuple(notes))
+
+    @torch.no_grad()
+    def _probabilities(self, samples: list[Sample]) -> npt.NDArray[np.float32]:
+        was_training = self.training
+        self.eval()
+        device = next(self.parameters()).device
+        outputs, _ = self.network(collate(samples).to(device))
+        self.train(was_training)
+        result: npt.NDArray[np.float32] = self.task.probabilities(outputs).cpu().numpy()
+        return result
+
+    def save(self, folder: str | Path, state: dict[str, Tensor] | None = None) -> None:
+        """Write what :func:`load` needs: ``config.yaml``, ``weights.safetensors``, labels and preprocessing.
+
+        Args:
+            folder: The run folder.
+            state: Trained weights to save instead of the model's own.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        weights = state if state is not None else self.network.trained_state()
+        weights = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
+        temporary = folder / f".{WEIGHTS}.part"
+        save_file(weights, temporary, metadata={"format": "pt", "towers": self._towers()})
+        temporary.replace(folder / WEIGHTS)
+        write_atomically(folder / CONFIG, to_yaml(self.config).encode())
+        write_atomically(folder / LABELS, json.dumps(self.labels, ensure_ascii=False, indent=1).encode())
+        write_atomically(folder / PREPROCESSING, json.dumps(self.preprocessing.state(), indent=1).encode())
+
+    def _towers(self) -> str:
+        encoder = self.network.encoder
+        towers = {"video": encoder.video_tower, "audio": encoder.audio_tower}
+        return json.dumps({stream: fingerprint(tower) for stream, tower in towers.items()})
+
+
+def load(folder: str | Path, *, device: str | None = None) -> AudioVisualModel:
+    """Load a run.
+
+    Args:
+        folder: A run folder that ``avtune train`` (or :meth:`AudioVisualModel.save`) wrote.
+        device: Where to put it; ``None``: the CPU.
+
+    Raises:
+        ModelError: A file is missing or damaged, or the frozen towers are not those it was trained on.
+    """
+    folder = Path(folder)
+    for name in (CONFIG, WEIGHTS, LABELS, PREPROCESSING):
+        if not (folder / name).is_file():
+            raise ModelError(
+                f"{folder}: no {name}, so this is no finished run; give the folder that `avtune train` wrote, or "
+                "run the same train command again to finish it"
+            )
+    config = parse_config(base=folder / CONFIG)
+    try:
+        labels = tuple(str(label) for label in json.loads((folder / LABELS).read_text(encoding="utf-8")))
+        preprocessing = Preprocessing.from_state(
+            json.loads((folder / PREPROCESSING).read_text(encoding="utf-8"))
+        )
+        with safe_open(folder / WEIGHTS, framework="pt") as file:
+            towers = (file.metadata() or {}).get("towers", "")
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (json.JSONDecodeError, SafetensorError, OSError) as error:
+        raise ModelError(f"{folder}: damaged ({error}); train it again or copy it again") from error
+    model = AudioVisualModel(config, labels)
+    if towers and json.loads(towers) != json.loads(model._towers()):
+        raise ModelError(
+            f"{folder}: was trained on other weights of {config.encoder.tower} than are here; use the same timm "
+            "version and pretrained weights as in training"
+        )
+    try:
+        model.network.load_trained_state(state)
+    except ValueError as error:
+        raise ModelError(f"{folder}: {error}; config.yaml and {WEIGHTS} are not of the same run") from error
+    model.preprocessing = preprocessing
+    return model.to(device) if device is not None else model
+
+
+def create_model(
+    tower: str = "nano",
+    *,
+    labels: list[str] | tuple[str, ...],
+    fusion: str = "lavish",
+    task: str = "localization",
+    audio_tower: str | None = None,
+    pretrained: bool = True,
+    preset: str | None = None,
+    segments: int = 10,
+    device: str | None = None,
+    **options: Any,
+) -> AudioVisualModel:
+    """A model to train or to look at, without a recipe.
+
+    Args:
+        tower: timm name of the frozen backbone, or ``nano``.
+        labels: Names of the classes, without background.
+        fusion: Method in ``avtune.fusion.METHODS``.
+        task: Task in ``avtune.tasks.TASKS``.
+        audio_tower: A second backbone for the sound; ``None``: both streams share ``tower``.
+        pretrained: Load pretrained weights.
+        preset: Named settings of the method; ``None``: the paper's.
+        segments: Time steps per clip, T.
+        device: ``meta`` builds shapes without memory.
+        **options: Settings of the method that differ from the preset.
+
+    Raises:
+        avtune.errors.AvtuneError: A name does not exist or things do not fit together.
+    """
+    config = RunConfig(
+        encoder=EncoderConfig(
+            tower=tower,
+            audio_tower=audio_tower,
+            pretrained=pretrained,
+            fusion=fusion,
+            preset=preset,
+            options=options,
+        ),
+        input=InputConfig(segments=segments),
+        head=HeadConfig(task=task),
+    )
+    return AudioVisualModel(config, tuple(labels), device=device)
+
+
+def complete_input(config: InputConfig, tower: Tower) -> InputConfig:
+    """The input section with an audio preset that fits the audio tower, where the recipe names none.
+
+    Args:
+        config: The recipe's section.
+        tower: The audio tower.
+    """
+    if config.audio.preset is not None:
+        return config
+    if tower.name == "nano":
+        chosen: dict[str, Any] = {"preset": "nano"}
+    elif not _takes_any_size(tower):
+        # 1 s of sound on as many frames as the tower is wide.
+        size = tower.image_size
+        chosen = {"preset": "ave_swin", "placement": "grid", "mels": size, "steps": size, "shift_ms": round(1000.0 / size, 3)}
+    else:
+        chosen = {"preset": "ave_vit", "placement": "grid"}
+    stated = {name: value for name, value in vars(config.audio).items() if value is not None}
+    return replace(config, audio=AudioInput(**{**chosen, **stated}))
+
+
+def fingerprint(tower: Tower) -> str:
+    """A short name of a tower's frozen weights: equal towers have equal ones, on any machine.
+
+    Args:
+        tower: The tower; norms that a method trains are left out, since training changes them.
+    """
+    digest = hashlib.sha256(tower.name.encode())
+    for name, value in sorted(tower.named_parameters()):
+        if value.device.type != "meta" and not value.requires_grad:
+            digest.update(name.encode())
+            digest.update(value.detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _takes_any_size(tower: Tower) -> bool:
+    return bool(getattr(tower, "any_size", False))

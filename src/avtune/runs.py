@@ -1,0 +1,344 @@
+"""A run from its configuration to its folder: read, prepare, train, score, report."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import avtune
+from avtune.backbones.timm_loading import timm
+from avtune.config import EncoderConfig, RunConfig
+from avtune.datasets import Collection, DatasetError, existing, read
+from avtune.datasets.clips import ClipDataset
+from avtune.metrics import majority_accuracy
+from avtune.model import CONFIG, AudioVisualModel, load
+from avtune.profile import count_parameters
+from avtune.recipes import to_yaml
+from avtune.report import RunReport, TimelineClip, write_run_page
+from avtune.tasks import Scores
+from avtune.train import Observer, Trainer, evaluate
+from avtune.train.evaluate import ShuffledSound
+from avtune.train.files import write_atomically
+from avtune.train.log import read_log
+
+METRICS, REPORT, FLOORS = "metrics.json", "report.html", "floors"
+
+Prepared = Callable[[int, int], None]
+
+
+class RunObserver(Observer):
+    """Watches a whole run; the command line shows progress bars through one."""
+
+    def preparing(self, split: str) -> Callable[[int, int], None] | None:
+        """Clips of ``split`` are about to be prepared; the answer is called with (done, all)."""
+        return None
+
+    def scoring(self, what: str, clips: int) -> Callable[[int], None] | None:
+        """``clips`` clips are about to be scored; the answer is called with the number just done."""
+        return None
+
+
+@dataclass
+class Clips:
+    """The clips of a run, prepared.
+
+    Attributes:
+        collection: Labels, and the records of each split that are on disk.
+        splits: A dataset for each split that has clips.
+    """
+
+    collection: Collection
+    splits: dict[str, ClipDataset]
+
+
+@dataclass
+class ScoreSheet:
+    """A score and what it is read beside.
+
+    Attributes:
+        split: Which clips were scored.
+        scores: The score.
+        floors: Scores that need less: ``majority``, ``audio only``, ``video only``, ``shuffled audio`` and so on.
+        clips: Number of clips scored.
+        damaged: Files that could not be read.
+    """
+
+    split: str
+    scores: Scores
+    floors: dict[str, float]
+    clips: int
+    damaged: dict[str, str] = field(default_factory=dict)
+
+
+def prepare_clips(
+    config: RunConfig, model: AudioVisualModel, collection: Collection, observer: RunObserver,
+    splits: tuple[str, ...] = ("train", "validation", "test"),
+) -> Clips:  # fmt: skip
+    """Make datasets of a collection's splits, decoding every clip once where they fit in memory."""
+    prepared = {}
+    for split in splits:
+        if records := collection.splits.get(split, ()):
+            clips = ClipDataset(
+                records, model.preprocessing, model.task.target, config.data.cache,
+                workers=config.data.workers, progress=observer.preparing(split),
+            )  # fmt: skip
+            if clips.note:
+                observer.message(clips.note)
+            prepared[split] = clips
+    return Clips(collection, prepared)
+
+
+def read_collection(config: RunConfig, observer: RunObserver) -> Collection:
+    """Read a run's dataset and say what is to be said about it.
+
+    Raises:
+        DatasetError: It is not there, or holds nothing to train on.
+    """
+    collection = existing(read(config.data))
+    for warning in collection.warnings:
+        observer.message(warning)
+    if collection.missing:
+        observer.message(
+            f"{len(collection.missing)} annotated clips are not on disk, first {collection.missing[0]}; going on with "
+            f"{len(collection.records)}"
+        )
+    if not collection.splits.get("train"):
+        raise DatasetError(f"{collection.root}: no clip to train on; check data.root and data.name")
+    return collection
+
+
+def train_run(config: RunConfig, folder: Path, observer: RunObserver | None = None) -> ScoreSheet:
+    """Train, score and report; the same call goes on with a run that was cut short.
+
+    Args:
+        config: What to do.
+        folder: The run folder.
+        observer: Who watches.
+
+    Returns:
+        The score on the test split (where there is none, on the validation split).
+
+    Raises:
+        avtune.errors.AvtuneError: Something is wrong that the user can mend.
+    """
+    observer = observer or RunObserver()
+    started = time.perf_counter()
+    collection = read_collection(config, observer)
+    torch.manual_seed(config.train.seed)
+    model = AudioVisualModel(config, collection.labels)
+    write_atomically(folder / CONFIG, to_yaml(model.config).encode())
+    clips = prepare_clips(config, model, collection, observer)
+    prepared = time.perf_counter()
+
+    seconds = {"preparing clips": prepared - started}
+    damaged = _fit(model, config, folder, clips, observer)
+    seconds["training"] = time.perf_counter() - prepared
+    main = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
+    if main:
+        model.save(folder)
+    if config.train.floors:
+        before = time.perf_counter()
+        _fit_floors(config, folder / FLOORS, clips, observer)
+        seconds["training the floors"] = time.perf_counter() - before
+    before = time.perf_counter()
+    split = "test" if "test" in clips.splits else "validation"
+    sheet = score_run(model, folder, clips, split, observer)
+    sheet.damaged = {**damaged, **sheet.damaged}
+    seconds["scoring"] = time.perf_counter() - before
+    if main:
+        write_metrics(model, folder, clips, sheet, seconds)
+        write_run_page(folder / REPORT, run_report(model, folder, clips, sheet, seconds))
+    return sheet
+
+
+def _fit(
+    model: AudioVisualModel, config: RunConfig, folder: Path, clips: Clips, observer: RunObserver
+) -> dict[str, str]:
+    """Train a model and put its best weights into it; the files that could not be read."""
+    train = clips.splits["train"]
+    if config.train.compile:
+        model.network.encoder.compile()
+    trainer = Trainer(
+        model.network, model.task, model.config, folder, train, clips.splits.get("validation"),
+        names=[record.name for record in train.records], observer=observer,
+        workers=0 if train.cached else config.data.workers,
+    )  # fmt: skip
+    result = trainer.fit()
+    model.network.load_trained_state(result.weights)
+    model.eval()
+    return result.progress.damaged
+
+
+def _fit_floors(config: RunConfig, folder: Path, clips: Clips, observer: RunObserver) -> None:
+    """Train the audio-only and the video-only model, as bottleneck adapters without exchange."""
+    observer.message("training the floors: the sound alone and the frames alone, same clips and schedule")
+    options = config.encoder.options if config.encoder.fusion == "lavish" else {}
+    encoder = EncoderConfig(**{
+        **asdict(config.encoder), "fusion": "lavish", "options": {**options, "direction": "none"},
+        "preset": config.encoder.preset if config.encoder.fusion == "lavish" else None,
+    })  # fmt: skip
+    head = replace(config.head, task=f"{config.head.task}_single_stream")
+    alone = replace(config, encoder=encoder, head=head, train=replace(config.train, floors=False))
+    torch.manual_seed(config.train.seed)
+    model = AudioVisualModel(alone, clips.collection.labels)
+    _fit(model, alone, folder, clips, observer)
+    if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
+        model.save(folder)
+
+
+def score_run(
+    model: AudioVisualModel, folder: Path, clips: Clips, split: str, observer: RunObserver | None = None
+) -> ScoreSheet:
+    """Score a model on a split, with its floors.
+
+    Floors: the most frequent class of the training clips; an audio-only and a video-only model, if the run
+    trained them, else the same model with one stream removed; the same model hearing another clip's sound.
+
+    Raises:
+        DatasetError: The split has no clip, or none that can be read.
+    """
+    observer = observer or RunObserver()
+    if split not in clips.splits:
+        known = ", ".join(clips.splits)
+        raise DatasetError(f"{clips.collection.root}: there is no {split} split; it has {known}")
+    chosen = clips.splits[split]
+    batch = model.config.train.batch_size
+
+    def score(what: str, dataset: Any, scored: AudioVisualModel = model, **how: Any) -> Any:
+        workers = 0 if chosen.cached else model.config.data.workers
+        return evaluate(
+            scored.network, scored.task, dataset, batch_size=batch, workers=workers,
+            advanced=observer.scoring(what, len(dataset)), **how,
+        )  # fmt: skip
+
+    result = score("fused", chosen)
+    if result.scores is None:
+        raise DatasetError(
+            f"{clips.collection.root}: not one clip of the {split} split can be read; run avtune check"
+        )
+    floors = {"majority": _majority(model, clips, chosen)}
+    if (folder / FLOORS / CONFIG).is_file():
+        alone = score("single streams", chosen, load(folder / FLOORS))
+        floors |= {name: alone.scores.details[name] for name in ("audio only", "video only")}
+    else:
+        for stream, removed in (("audio", "video"), ("video", "audio")):
+            part = score(f"{removed} removed", chosen, without=removed)
+            floors[f"{stream} only ({removed} removed)"] = part.scores.value
+    if len(chosen) > 1:
+        seed = model.config.train.seed
+        floors["shuffled audio"] = score("shuffled audio", ShuffledSound(chosen, seed)).scores.value
+    return ScoreSheet(split, result.scores, floors, result.clips, result.damaged)
+
+
+def _majority(model: AudioVisualModel, clips: Clips, chosen: ClipDataset) -> float:
+    def truths(dataset: ClipDataset) -> torch.Tensor:
+        return torch.stack([model.task.target(record) for record in dataset.records])
+
+    fitted_on = truths(clips.splits["train"]) if "train" in clips.splits else None
+    return majority_accuracy(truths(chosen), fitted_on=fitted_on)
+
+
+def write_metrics(
+    model: AudioVisualModel, folder: Path, clips: Clips, sheet: ScoreSheet, seconds: dict[str, float]
+) -> None:
+    """Write ``metrics.json``: scores, floors, weights, clips, time, versions."""
+    epochs = [row for row in read_log(folder / "log.jsonl") if row["event"] == "epoch"]
+    parameters = count_parameters(model)
+    content = {
+        "split": sheet.split,
+        "score": {"name": sheet.scores.name, "value": sheet.scores.value},
+        "floors": sheet.floors,
+        "validation": max((row["validation"] for row in epochs if "validation" in row), default=None),
+        "details": sheet.scores.details,
+        "parameters": {**asdict(parameters), "total": parameters.total},
+        "clips": {split: len(dataset) for split, dataset in clips.splits.items()},
+        "scored_clips": sheet.clips,
+        "missing": list(clips.collection.missing),
+        "damaged": sheet.damaged,
+        "warnings": list(clips.collection.warnings),
+        "seconds": {name: round(value, 2) for name, value in seconds.items()},
+        "seed": model.config.train.seed,
+        "versions": {
+            "avtune": avtune.__version__,
+            "torch": torch.__version__,
+            "timm": timm.__version__,
+            "python": platform.python_version(),
+        },
+        "machine": {"processor": platform.machine(), "threads": torch.get_num_threads()},
+    }
+    write_atomically(folder / METRICS, json.dumps(content, indent=1, ensure_ascii=False).encode())
+
+
+def run_report(
+    model: AudioVisualModel, folder: Path, clips: Clips, sheet: ScoreSheet, seconds: dict[str, float],
+    shown: int = 3,
+) -> RunReport:  # fmt: skip
+    """What the run's page tells, with a few scored clips to play."""
+    config, details = model.config, sheet.scores.details
+    parameters = count_parameters(model)
+    dataset = clips.splits[sheet.split]
+    notes = [*clips.collection.warnings]
+    if clips.collection.missing:
+        notes.append(f"{len(clips.collection.missing)} annotated clips were not on disk.")
+    notes += [f"Could not be read: {name}: {problem}" for name, problem in sheet.damaged.items()]
+    return RunReport(
+        title=f"{config.encoder.fusion} on {clips.collection.name}",
+        summary={
+            "Task": config.head.task,
+            "Tower": config.encoder.tower,
+            "Method": config.encoder.fusion,
+            "Clips": ", ".join(f"{len(part)} {split}" for split, part in clips.splits.items()),
+            "Scored on": f"{sheet.clips} {sheet.split} clips, {details.get('segments', 0)} segments",
+            "Seed": config.train.seed,
+        },
+        score=sheet.scores.value,
+        score_name=sheet.scores.name,
+        floors=sheet.floors,
+        log=read_log(folder / "log.jsonl"),
+        parameters={
+            "trainable": parameters.trainable,
+            "frozen": parameters.frozen,
+            "total": parameters.total,
+            "by_part": {name: count for name, count in parameters.parts.items() if count},
+        },
+        seconds=seconds,
+        per_class=details.get("per_class", ()),
+        confusion=torch.tensor(details["confusion"]).numpy() if "confusion" in details else None,
+        labels=model.class_names,
+        clips=[timeline_clip(model, dataset, k) for k in _telling(dataset, shown)],
+        config_yaml=to_yaml(config),
+        notes=notes,
+    )
+
+
+def timeline_clip(model: AudioVisualModel, dataset: ClipDataset, index: int) -> TimelineClip:
+    """One labelled clip with what the model says of it."""
+    record = dataset.records[index]
+    path = record.files[0]
+    prediction = model.predict(path)
+    true = model.task.target(record).numpy()
+    length = min(len(true), len(prediction.classes))
+    return TimelineClip(
+        name=record.name,
+        segment_seconds=prediction.segment_seconds,
+        labels=model.class_names,
+        probabilities=prediction.probabilities[:length],
+        predicted=prediction.classes[:length],
+        true=true[:length],
+        video=path,
+        notes=prediction.notes,
+    )
+
+
+def _telling(dataset: ClipDataset, shown: int) -> list[int]:
+    """The first clips that hold an event and can be read as one file; any where there are none."""
+    files = [k for k, record in enumerate(dataset.records) if record.files[0].is_file() and record.start == 0]
+    with_event = [k for k in files if dataset.records[k].events]
+    return (with_event or files)[:shown]

@@ -16,8 +16,8 @@ WHOLE = st.integers(0, 12)
 def fractional_events(draw):
     events = []
     for _ in range(draw(st.integers(0, 4))):
-        start = draw(st.integers(0, 48)) / 4
-        events.append(Event(draw(st.sampled_from(LABELS)), start, start + draw(st.integers(1, 20)) / 4))
+        start = draw(st.integers(0, 96)) / 8
+        events.append(Event(draw(st.sampled_from(LABELS)), start, start + draw(st.integers(1, 40)) / 8))
     return tuple(events)
 
 
@@ -52,6 +52,11 @@ def test_a_window_into_the_file_sees_its_part_of_the_labels(events, shift):
     assert np.array_equal(
         segment_labels(events, LABELS, 10, 1.0, start=float(shift)), whole[shift : shift + 10]
     )
+
+
+def test_half_a_segment_is_enough_and_less_is_not():
+    events = (Event("bark", 0.51, 1.0), Event("horn", 1.5, 2.0), Event("bell", 2.0, 2.49))
+    assert segment_labels(events, LABELS, 3, 1.0).tolist() == [3, 1, 3]
 
 
 def test_an_event_to_the_end_covers_every_segment():

@@ -47,6 +47,21 @@ def test_shares_are_met_label_by_label():
     assert len(kept) == 51
 
 
+def test_clips_without_events_keep_one_in_train_too():
+    records = [clip("quiet.mp4"), *(clip(f"a{n}.mp4", "a") for n in range(9))]
+    kept, held = hold_out(records, 0.6, 0, "test")
+    assert records[0] in kept
+    assert len(held) == 6
+
+
+def test_a_file_that_alone_shows_two_labels_stays_in_train():
+    records = [clip("rare.mp4", "a", "d", "e"), *(clip(f"{n}.mp4", "a") for n in range(3))]
+    for seed in range(20):
+        kept, held = hold_out(records, 0.5, seed, "test")
+        assert records[0] in kept
+        assert 1 <= len(held) <= 2
+
+
 def test_the_seed_and_the_purpose_choose_and_later_clips_hardly_matter():
     records = [clip(f"{label}{n}.mp4", label) for label in "ab" for n in range(30)]
 

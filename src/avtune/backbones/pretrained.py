@@ -69,9 +69,10 @@ def weights_source(name: str, settings: dict[str, Any]) -> dict[str, Any]:
         wanted = settings.get("hf_hub_filename")
         for file in (wanted,) if wanted else WEIGHT_FILES:
             cached = _cached(repository, file)
-            # Files of another layout go through timm's own conversion, which an overlay would switch off.
-            if cached is not None and not settings.get("custom_load"):
-                return {"file": str(cached)}
+            # "hf" marks a file that only timm's own reader of that repository understands; any other custom
+            # reader belongs to the file at ``url``, not to the one on the hub.
+            if cached is not None and settings.get("custom_load") != "hf":
+                return {"file": str(cached), "custom_load": False}
         _require(huggingface_hub.constants.ENDPOINT, name)
     elif url:
         if not (Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]).exists():

@@ -81,35 +81,53 @@ def test_every_file_gives_a_clip_or_a_media_error(media_dir: Path) -> None:
             with pytest.raises(MediaError, match="is empty"):
                 probe(path)
             continue
-        info = probe(path)
-        times = np.linspace(0, info.duration, 5, endpoint=False)
-        clip = decode(path, times.tolist())
-        assert (clip.frames is None) == (info.video is None), path
-        assert (clip.waveform is None) == (info.audio is None), path
+        known = path.relative_to(media_dir).as_posix() in KNOWN
+        try:
+            info = probe(path)
+            times = np.linspace(0, info.duration, 5, endpoint=False)
+            clip = decode(path, times.tolist())
+        except MediaError:
+            assert not known, f"{path} is readable"
+            continue
+        # A stream that is there and yields nothing is damage, and said to be.
+        assert (clip.frames is None) == (info.video is None) or (clip.damage.any and not known), path
+        assert (clip.waveform is None) == (info.audio is None) or (clip.damage.any and not known), path
         assert clip.duration == pytest.approx(info.duration), path
         if clip.frames is not None and info.video is not None:
-            assert {frame.shape for frame in clip.frames} == {(info.video.height, info.video.width, 3)}, path
+            shapes = {frame.shape for frame in clip.frames}
+            assert (info.video.height, info.video.width, 3) in shapes, path
+            assert len(shapes) == 1 or not known, path
         if clip.waveform is not None:
             assert np.isfinite(clip.waveform).all(), path
-            assert clip.waveform.size > 0, path
+            assert clip.waveform.size > 0 or not known, path
+
+
+def plain_decode(path: Path) -> list[tuple[float, av.VideoFrame]]:
+    with av.open(str(path)) as container:
+        stream = container.streams.best("video")
+        if stream is None:
+            return []
+        start = min(
+            float(s.start_time * s.time_base)
+            for s in (stream, container.streams.best("audio"))
+            if s is not None and s.start_time is not None
+        )
+        return [(float(frame.time) - start, frame) for frame in container.decode(stream)]
 
 
 def test_frames_are_those_of_a_plain_decode(media_dir: Path) -> None:
     """Against the definition: all frames decoded and converted by PyAV alone, the last one not after t."""
     for path in real_files(media_dir):
-        if path.stat().st_size == 0 or path.stat().st_size > 800_000:
+        # The rest takes seconds each.
+        if not 0 < path.stat().st_size <= 800_000:
             continue
-        info = probe(path)
-        if info.video is None or info.video.width * info.video.height > 1000 * 600:
+        try:
+            info = probe(path)
+            shown = plain_decode(path)
+        except (MediaError, av.FFmpegError):
             continue
-        with av.open(str(path)) as container:
-            stream = container.streams.best("video")
-            start = min(
-                float(s.start_time * s.time_base)
-                for s in (stream, container.streams.best("audio"))
-                if s is not None and s.start_time is not None
-            )
-            shown = [(float(frame.time) - start, frame) for frame in container.decode(stream)]
+        if not shown or info.video is None or info.video.width * info.video.height > 1000 * 600:
+            continue
         times = [0.0, info.duration * 0.31, info.duration * 0.5, info.duration * 0.97]
         frames = decode(path, times, audio=False).frames
         assert frames is not None

@@ -77,7 +77,8 @@ def hold_out(
     for key, clips in files.items():
         strata[_main_label(clips)].append(key)
     held: dict[tuple[str, ...], None] = {}
-    for label, number in _quotas({label: len(keys) for label, keys in strata.items()}, share).items():
+    quotas = _quotas({label: len(strata[label]) for label in sorted(strata)}, share)
+    for label, number in quotas.items():
         order = sorted(strata[label], key=lambda key: _digest(seed, purpose, files[key][0].name))
         held.update(dict.fromkeys(order[:number]))
     kept = _labels([record for key, clips in files.items() if key not in held for record in clips])

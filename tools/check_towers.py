@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from avtune.backbones import BackboneError, Tower, create_tower
 from avtune.backbones.create import view_of
@@ -49,6 +49,11 @@ def randomise(tower: Tower, seed: int = SEED) -> None:
             parameter.data += 0.5 * torch.randn(parameter.shape, generator=generator)
 
 
+def weights_of(module: nn.Module) -> int:
+    """Number of weights."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
 def timm_state(tower: Tower) -> dict[str, Tensor]:
     """The tower's weights under timm's own names."""
     state = dict(tower.model.state_dict())
@@ -65,8 +70,12 @@ def timm_state(tower: Tower) -> dict[str, Tensor]:
     return state
 
 
-def compare(name: str, *, depth: int = 2, image_size: int | None = None, **timm_kwargs: Any) -> Tower:
+def compare(
+    name: str, *, depth: int = 2, image_size: int | None = None, whole: Any = None, **timm_kwargs: Any
+) -> Tower:
     """Build a tower and timm's model with the same weights and compare their features and pooled vectors.
+
+    ``whole`` is timm's model on the meta device, where the caller has it already.
 
     Raises:
         ArithmeticError: They differ; the message says where and by how much.
@@ -77,7 +86,8 @@ def compare(name: str, *, depth: int = 2, image_size: int | None = None, **timm_
     arguments = dict(timm_kwargs)
     if image_size is not None:
         arguments["img_size"] = image_size
-    whole = timm.create_model(name, device="meta", num_classes=0, **arguments)
+    if whole is None:
+        whole = timm.create_model(name, device="meta", num_classes=0, **arguments)
     arguments |= type(tower).reduced(whole, depth)
     reference = timm.create_model(name, num_classes=0, **arguments)
     reference.load_state_dict(timm_state(tower), strict=True)
@@ -112,15 +122,17 @@ def examine(name: str, depth: int, most: int) -> Finding:
     size = None
     if hasattr(whole, "blocks"):
         size = min(PATCHES_A_SIDE * whole.patch_embed.feat_ratio(), *whole.patch_embed.img_size)
-    try:
-        plan = create_tower(name, pretrained=False, depth=depth, image_size=size, device="meta")
-    except Exception as error:
-        return Finding(name, "FAILED", f"{type(error).__name__}: {error}".splitlines()[0])
-    parameters = sum(parameter.numel() for parameter in plan.parameters())
+    parameters = weights_of(whole) - sum(
+        weights_of(block)
+        for blocks in (
+            [whole.blocks] if hasattr(whole, "blocks") else [stage.blocks for stage in whole.layers]
+        )
+        for block in blocks[depth:]
+    )
     if parameters > most:
         return Finding(name, "skipped", f"{parameters / 1e6:.0f} M weights after the cut", parameters)
     try:
-        tower = compare(name, depth=depth, image_size=size)
+        tower = compare(name, depth=depth, image_size=size, whole=whole)
     except ArithmeticError as error:
         return Finding(name, "DIFFERENT", str(error), parameters)
     except Exception as error:

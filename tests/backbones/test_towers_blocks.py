@@ -197,3 +197,23 @@ def test_a_block_compiles_to_one_graph(name):
     with torch.no_grad():
         compiled = torch.compile(step, backend="eager", fullgraph=True)
         assert torch.equal(compiled(it.x, it.positions), step(it.x, it.positions))
+
+
+@pytest.mark.parametrize(
+    "name", ["vit_tiny_patch16_224", "vit_small_patch16_dinov3", "swinv2_tiny_window8_256"]
+)
+def test_branches_work_in_half_precision(name):
+    it = entered(name)
+    bias = some(it.block.heads, 8, 8)
+    extra = None if name in SWIN else some(len(it.x), 2, it.block.dim)
+
+    def branches():
+        attended = it.block.attend(it.x, it.positions, extra=extra)
+        return attended, it.block.attend_along(it.x[:, :8], bias), it.block.feed(it.x)
+
+    with torch.no_grad():
+        exact = branches()
+        with torch.autocast("cpu", torch.bfloat16):
+            rounded = branches()
+    for whole, half in zip(exact, rounded, strict=True):
+        assert (half.float() - whole).norm() < 0.02 * whole.norm()

@@ -33,6 +33,9 @@ VERSION = 1
 
 _SETTINGS = "bandstand.json"
 _QUALITY = 26
+# Room for any clip: pictures take a half of this per pixel and frame, ten seconds of AAC at most 120 kB.
+_BYTES_PER_PIXEL = 0.04
+_SOUND_BYTES = 150_000
 # Starting a process costs more than rendering a handful of clips.
 _CLIPS_WORTH_A_POOL = 8
 
@@ -245,8 +248,23 @@ def _render_clip(job: _Job) -> int:
         SAMPLE_RATE,
         quality=_QUALITY,
     )
+    _pad(truth.clip_video(job.out, program.name), job.size, job.rate)
     truth.write_clip_truth(job.out, rendering)
     return job.index
+
+
+def _pad(video: Path, size: int, rate: float) -> None:
+    """Make all clips of a set equally long in bytes, for sounds and pictures compress unequally well.
+
+    The padding is a ``free`` box, which players skip. A kill in between does no harm: the clip's truth is
+    missing then, so that it is rendered again.
+    """
+    step = _SOUND_BYTES + int(_BYTES_PER_PIXEL * size * size * rate * SECONDS)
+    missing = -video.stat().st_size % step
+    if missing < 8:
+        missing += step
+    with video.open("ab") as file:
+        file.write(missing.to_bytes(4, "big") + b"free" + bytes(missing - 8))
 
 
 def _summary(out: Path, programs: list[Program], rendered: int, seconds: float) -> BandstandSummary:

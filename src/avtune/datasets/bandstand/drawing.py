@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import colorsys
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +21,9 @@ from avtune.datasets.bandstand.scene import Look
 Colour = tuple[int, int, int, int]
 Point = tuple[float, float]
 
-_OVERSAMPLING = 4
+_OVERSAMPLING = 3
+_RIM = 0.02
+_RIM_COLOUR = (245, 245, 245)
 
 
 @dataclass(frozen=True)
@@ -268,44 +270,50 @@ def _rgba(hue: float, saturation: float, value: float) -> Colour:
     return red, green, blue, 255
 
 
-def palette(look: Look, backdrop: float) -> Palette:
-    """Colours of an instrument.
-
-    Args:
-        look: The instrument's look.
-        backdrop: Mean brightness of the stage behind it, 0..255; the outline is dark on a bright stage
-            and bright on a dark one.
-    """
-    shade = 20 if backdrop > 110 else 240
+def palette(look: Look) -> Palette:
+    """Colours of an instrument."""
     return Palette(
         body=_rgba(look.hue, look.saturation, look.value),
         detail=_rgba(look.accent, 0.5, 1.0 if look.value < 0.75 else 0.6),
-        outline=(shade, shade, shade, 255),
+        outline=(20, 20, 20, 255),
     )
 
 
-def sprite(label: str, look: Look, struck: bool, side: int, backdrop: float) -> NDArray[np.uint8]:
-    """One pose of an instrument on a transparent square.
+def sprites(
+    label: str, look: Look, struck: bool, side: int, rotations: Sequence[float]
+) -> list[NDArray[np.uint8]]:
+    """One pose of an instrument, turned in several ways, each on a transparent square like a sticker.
+
+    A white rim keeps an instrument distinct from any stage without making its colours depend on the stage.
 
     Args:
         label: Class.
-        look: Colours, rotation, mirroring and size.
+        look: Colours, mirroring and size.
         struck: Pose.
         side: Side of the whole picture, pixels.
-        backdrop: Mean brightness behind it, 0..255.
+        rotations: Degrees, counter-clockwise.
 
     Returns:
-        RGBA (height, width, 4) with straight alpha; the square holds the drawing in any rotation.
+        For each rotation RGBA (height, width, 4) with straight alpha; the drawing's centre is in the middle.
     """
     drawing = max(8, round(look.size * side))
-    pen = Pen(drawing * _OVERSAMPLING, palette(look, backdrop))
+    pen = Pen(drawing * _OVERSAMPLING, palette(look))
     _DRAWINGS[label](pen, struck)
     image = pen.image
     if look.mirrored:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    image = image.rotate(look.rotation, Image.Resampling.BILINEAR, expand=True, fillcolor=(0, 0, 0, 0))
+    return [_sticker(image, rotation) for rotation in rotations]
+
+
+def _sticker(drawn: Image.Image, rotation: float) -> NDArray[np.uint8]:
+    """A drawing turned, reduced to its size in the picture, and given its rim."""
+    image = drawn.rotate(rotation, Image.Resampling.BILINEAR, expand=True, fillcolor=(0, 0, 0, 0))
     width, height = (max(2, round(length / _OVERSAMPLING)) for length in image.size)
-    return np.asarray(image.resize((width, height), Image.Resampling.BOX))
+    image = image.resize((width, height), Image.Resampling.BOX)
+    rim = image.getchannel("A").filter(ImageFilter.GaussianBlur(drawn.width / _OVERSAMPLING * _RIM))
+    card = Image.new("RGBA", image.size, (*_RIM_COLOUR, 0))
+    card.putalpha(rim.point(lambda alpha: min(255, alpha * 5)))
+    return np.asarray(Image.alpha_composite(card, image))
 
 
 def stage(rng: np.random.Generator, side: int, clutter: int) -> NDArray[np.uint8]:

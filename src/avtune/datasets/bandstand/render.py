@@ -19,6 +19,8 @@ Picture = NDArray[np.uint8]
 _ENTRANCE_SECONDS = 0.25
 _STRUCK_SECONDS = 0.1
 _VISIBLE_ALPHA = 128
+# Rotations prepared on either side of the middle one.
+_TURNS = 2
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Rendering:
     onsets: dict[int, list[float]]
     strikes: dict[int, list[float]]
     _stage: Picture
-    _poses: dict[int, tuple[_Pose, _Pose]]
+    _poses: dict[int, tuple[list[_Pose], list[_Pose]]]
 
     def frames(self) -> Iterator[Picture]:
         """All frames in order, RGB (size, size, 3); frame k shows the time k / rate."""
@@ -95,7 +97,7 @@ class Rendering:
             if presence == 0:
                 continue
             struck = _struck(self.strikes.get(instrument.number, []), time)
-            pose = self._poses[instrument.number][int(struck)]
+            pose = self._poses[instrument.number][int(struck)][_turn(instrument, time)]
             _lay(
                 picture,
                 owner,
@@ -122,11 +124,9 @@ def prepare(program: Program, difficulty: Difficulty, size: int, rate: float) ->
     poses, strikes = {}, {}
     for instrument in program.instruments:
         look = instrument.look
-        reach = int(size * look.size / 2)
-        x, y = int(look.x * size), int(look.y * size)
-        behind = backdrop[max(0, y - reach) : y + reach, max(0, x - reach) : x + reach].mean()
+        turned = [look.rotation + look.rocking * step / _TURNS for step in range(-_TURNS, _TURNS + 1)]
         rest, struck = (
-            _pose(drawing.sprite(instrument.label, look, moment, size, float(behind)))
+            [_pose(sprite) for sprite in drawing.sprites(instrument.label, look, moment, size, turned)]
             for moment in (False, True)
         )
         poses[instrument.number] = rest, struck
@@ -154,6 +154,12 @@ def _presence(instrument: Instrument, time: float) -> float:
     since = time - instrument.start if instrument.start > 0 else _ENTRANCE_SECONDS
     until = instrument.end - time if instrument.end < SECONDS else _ENTRANCE_SECONDS
     return min(1.0, max(0.1, min(since, until) / _ENTRANCE_SECONDS))
+
+
+def _turn(instrument: Instrument, time: float) -> int:
+    """Which of the prepared rotations is nearest to the rocking at a time."""
+    period = 1.3 * instrument.look.sway_period
+    return _TURNS + round(_TURNS * math.sin(2 * math.pi * time / period + instrument.look.phase))
 
 
 def _struck(strikes: list[float], time: float) -> bool:

@@ -114,9 +114,10 @@ class Look:
         y: Centre, share of the picture's height.
         size: Height of the drawing, share of the picture's side.
         rotation: Degrees, counter-clockwise.
+        rocking: Amplitude of its slow turning to and fro about that, degrees.
         mirrored: Whether left and right are exchanged.
         sway: Amplitude of its slow drift to the right and down, shares of the side.
-        sway_period: Seconds.
+        sway_period: Of the drift and, 1.3 times as long, of the rocking; seconds.
         bounce: Amplitude of its bounce, share of the side.
         bounce_rate: Bounces per second.
         phase: Of both motions, radians.
@@ -131,6 +132,7 @@ class Look:
     y: float
     size: float
     rotation: float
+    rocking: float
     mirrored: bool
     sway: tuple[float, float]
     sway_period: float

@@ -168,6 +168,15 @@ def test_cached_weights_are_loaded_without_network(empty_cache, monkeypatch, tin
     assert_same_weights(create_tower(TINY, depth=3), tiny_model, blocks=3)
 
 
+def test_cached_weights_that_are_not_whole_are_refused(empty_cache, tiny_model):
+    snapshot = put_in_cache(empty_cache, f"timm/{TINY}")
+    state = {key: value for key, value in tiny_model.state_dict().items() if key != "blocks.7.mlp.fc1.bias"}
+    save_file(state, snapshot / "model.safetensors")
+    with pytest.raises(BackboneError, match=r"blocks\.7\.mlp\.fc1\.bias") as error:
+        create_tower(TINY)
+    assert_one_line(error)
+
+
 def test_a_cached_hub_repository_is_loaded_without_network(empty_cache, monkeypatch, tiny_model):
     monkeypatch.setattr("urllib.request.urlopen", lambda *call, **named: pytest.fail("asked the network"))
     snapshot = put_in_cache(empty_cache, "someone/model")

@@ -13,7 +13,7 @@ from avtune.backbones.eva import EvaBlock, EvaBlockPostNorm, EvaTower
 from avtune.backbones.pretrained import (
     at_hand,
     concerns_network,
-    first_line,
+    in_one_line,
     load_file,
     not_fetched,
     tags_of,
@@ -72,33 +72,59 @@ def create_tower(
     """
     if depth is not None and depth < 1:
         raise BackboneError(f"depth must be at least 1, not {depth}")
-    on_meta = device is not None and torch.device(device).type == "meta"
-    if name == "nano":
-        if timm_kwargs:
-            raise BackboneError(f"the nano tower has no options; leave out {', '.join(timm_kwargs)}")
-        return _nano(pretrained and checkpoint_path is None, depth, device, image_size, checkpoint_path)
-    arguments: dict[str, Any] = {**timm_kwargs, "num_classes": 0}
     if image_size is not None:
-        arguments["img_size"] = image_size
+        timm_kwargs["img_size"] = image_size
+    file = None if checkpoint_path is None else Path(checkpoint_path)
+    on_meta = device is not None and torch.device(device).type == "meta"
+    fetch = pretrained and file is None and not on_meta
+    if name == "nano":
+        model: Any = _nano(fetch, **timm_kwargs).to(device)
+    else:
+        model = _from_timm(name, fetch, depth if file is None else None, device, timm_kwargs)
+    if file is not None and not on_meta:
+        load_file(model, file, name)
+    return as_tower(model, name, depth=depth)
+
+
+def _from_timm(
+    name: str,
+    fetch: bool,
+    depth: int | None,
+    device: torch.device | str | None,
+    arguments: dict[str, Any],
+) -> Any:
+    """A timm model without its class head, with all blocks if ``fetch`` and else with ``depth`` of them."""
     source = at_hand(name)
+    headless = {**arguments, "num_classes": 0}
     # Looking at the architecture first costs nothing and refuses before anything is fetched.
-    blueprint = _build(source, device="meta", **arguments)
+    blueprint = _build(source, device="meta", **headless)
     view = view_of(blueprint, name)
     square_side(blueprint, name)
     if view is EvaTower:
         # Rotary tables are then computed for the grid at hand instead of being kept for one size.
-        arguments["dynamic_img_size"] = True
-    fetch = pretrained and checkpoint_path is None and not on_meta
-    if fetch:
-        overlay = arguments.get("pretrained_cfg_overlay") or {}
-        overlay = {**weights_source(source, blueprint.pretrained_cfg), **overlay}
-        arguments["pretrained_cfg_overlay"] = overlay
-    elif depth is not None and checkpoint_path is None:
-        arguments |= view.reduced(blueprint, depth)
-    model = _build(source, pretrained=fetch, device=device, **arguments)
-    if checkpoint_path is not None and not on_meta:
-        load_file(model, Path(checkpoint_path), name)
-    return view(model, name=name, depth=depth)  # type: ignore[call-arg]
+        headless["dynamic_img_size"] = True
+    if not fetch:
+        if depth is not None:
+            headless |= view.reduced(blueprint, depth)
+        return _build(source, device=device, **headless)
+    del headless["num_classes"]
+    given = headless.pop("pretrained_cfg_overlay", None) or {}
+    overlay = {**weights_source(source, blueprint.pretrained_cfg), **given}
+    # With its head the model takes the weights whole: timm tolerates missing ones when the head differs.
+    model = _build(source, pretrained=True, device=device, pretrained_cfg_overlay=overlay, **headless)
+    model.reset_classifier(0)
+    return model
+
+
+def _nano(pretrained: bool, img_size: int | None = None, **options: Any) -> Any:
+    from avtune.backbones.nano import create_nano
+
+    if options:
+        raise BackboneError(f"the nano tower has no options; leave out {', '.join(options)}")
+    model: Any = create_nano(pretrained=pretrained)
+    if img_size is not None:
+        model.set_input_size(img_size=(img_size, img_size))
+    return model
 
 
 def as_tower(model: nn.Module, name: str, *, depth: int | None = None) -> Tower:
@@ -169,23 +195,6 @@ def unused_head_parameters(name: str) -> int:
     return sum(parameter.numel() for head in heads for parameter in head.parameters())
 
 
-def _nano(
-    pretrained: bool,
-    depth: int | None,
-    device: torch.device | str | None,
-    image_size: int | None,
-    checkpoint_path: str | Path | None,
-) -> Tower:
-    from avtune.backbones.nano import create_nano
-
-    model: Any = create_nano(pretrained=pretrained)
-    if checkpoint_path is not None:
-        load_file(model, Path(checkpoint_path), "nano")
-    if image_size is not None:
-        model.set_input_size(img_size=(image_size, image_size))
-    return as_tower(model.to(device), "nano", depth=depth)
-
-
 def _build(name: str, **arguments: Any) -> Any:
     """``timm.create_model`` with its errors in one line."""
     _check_name(name)
@@ -193,10 +202,10 @@ def _build(name: str, **arguments: Any) -> Any:
         return timm.create_model(name, **arguments)
     except Exception as error:
         if concerns_network(error):
-            raise not_fetched(name, first_line(error)) from error
+            raise not_fetched(name, in_one_line(error)) from error
         if isinstance(error, (RuntimeError, TypeError, AssertionError, ValueError, OSError)):
             known = tags_of(name, "; pretrained weights exist as ")
-            raise BackboneError(f"timm cannot build {name}: {first_line(error)}{known}") from error
+            raise BackboneError(f"timm cannot build {name}: {in_one_line(error)}{known}") from error
         raise
 
 

@@ -108,7 +108,7 @@ def load_file(model: Any, path: Path, name: str) -> None:
             state = convert(state, model)
         result = model.load_state_dict(state, strict=False)
     except Exception as error:
-        raise BackboneError(f"{path}: no weights that {name} can take ({first_line(error)})") from error
+        raise BackboneError(f"{path}: no weights that {name} can take ({in_one_line(error)})") from error
     strange = [key for key in result.unexpected_keys if not key.startswith("head")]
     if result.missing_keys or strange:
         raise BackboneError(
@@ -166,17 +166,17 @@ def tags_of(name: str, before: str) -> str:
     return before + ", ".join(tagged[:6]) if tagged else ""
 
 
-def first_line(error: BaseException) -> str:
-    """An error in one line.
+def in_one_line(error: BaseException) -> str:
+    """An error as one short line.
 
     Args:
         error: Any error.
 
     Returns:
-        Its kind and the first line of its message.
+        Its kind and its message, at most 200 characters of it.
     """
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    message = " ".join(str(error).split())
+    return f"{type(error).__name__}: {message[:200]}" if message else type(error).__name__
 
 
 def _cached(repository: str, file: str, revision: str | None = None) -> Path | None:

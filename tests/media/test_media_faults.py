@@ -154,13 +154,12 @@ def test_any_bytes_changed(healthy, broken, suffix, changes, header_only, kept) 
 @given(
     content=st.binary(min_size=1, max_size=4000), suffix=st.sampled_from(["mp4", "wav", "txt", "bin", "mp3"])
 )
-def test_random_bytes_are_no_media(broken: Path, content: bytes, suffix: str) -> None:
+def test_random_bytes_never_pass_for_a_healthy_file(broken: Path, content: bytes, suffix: str) -> None:
     path = broken / f"random.{suffix}"
     path.write_bytes(content)
-    with pytest.raises(MediaError):
-        decode(path, TIMES)
-    with pytest.raises(MediaError):
-        probe(path)
+    result = survive(path)
+    # About one noise in 3000 holds a valid frame of some raw audio format.
+    assert isinstance(result, MediaError) or result.damage.any
 
 
 def test_large_random_bytes_are_no_media(tmp_path: Path) -> None:

@@ -84,7 +84,10 @@ def variable(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     times=st.lists(
-        st.floats(-1.0, 5.0) | st.sampled_from([t / 1000 for t in VARIABLE_TIMES]), min_size=1, max_size=12
+        st.floats(-1.0, 5.0)
+        | st.sampled_from([(t + late) / 1000 for t in VARIABLE_TIMES for late in (-0.1, 0, 0.1)]),
+        min_size=1,
+        max_size=12,
     )
 )
 def test_variable_frame_rate_by_definition(variable: Path, times: list[float]) -> None:

@@ -169,6 +169,17 @@ def test_a_gap_is_silence_and_what_follows_stays_in_place(tmp_path: Path) -> Non
     assert clip.damage.any
 
 
+def test_one_lost_packet_shifts_nothing(tmp_path: Path) -> None:
+    path = write_media(
+        tmp_path / "lost.mp4",
+        sound=clicks(4, 48000),
+        keep_audio=lambda second: not 1.4 <= second < 1.4 + 1024 / 48000,
+    )
+    waveform, damage = decode_audio(path)
+    assert damage.audio_gap_seconds == pytest.approx(1024 / 48000, abs=1e-4)
+    assert max(map(abs, click_lags(waveform, 4))) <= 2
+
+
 def test_mono_eight_kilohertz_and_silence(tmp_path: Path) -> None:
     path = write_media(tmp_path / "call.mp4", sound=tone(2, 8000), sample_rate=8000, layout="mono")
     waveform, damage = decode_audio(path)

@@ -17,7 +17,7 @@ def scene(count: int, height: int = 96, width: int = 128) -> list[np.ndarray]:
     y, x = np.mgrid[:height, :width]
     pictures = []
     for k in range(count):
-        picture = np.stack([x * 255 // width, y * 255 // height, (x + y) // 2], axis=-1).astype(np.uint8)
+        picture = np.stack([x * 255 // width, y * 128 // height, 0 * x], axis=-1).astype(np.uint8)
         picture[20:50, (3 * k) % (width - 30) :][:, :30] = (200, 50, 90)
         picture[60:80, (5 * k) % (width - 20) :][:, :20] = (20, 250, 90)
         pictures.append(picture)
@@ -80,11 +80,11 @@ def test_colours_are_tagged_so_that_players_agree(tmp_path: Path) -> None:
 
 def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    sound = (0.1 * rng.standard_normal(40000)).astype(np.float32)
-    pictures = scene(25)
+    sound = (0.1 * rng.standard_normal(32000)).astype(np.float32)
+    pictures = scene(20, 160, 160)
     digests = set()
     kept = []
-    for attempt in range(12):
+    for attempt in range(24):
         path = tmp_path / f"{attempt}.mp4"
         write_video(path, pictures, 10, sound)
         digests.add(hashlib.sha256(path.read_bytes()).hexdigest())

@@ -252,9 +252,7 @@ class _Pass:
             self.track.offer(
                 frame, self.source.time(frame.pts if frame.pts is not None else frame.dts, stream)
             )
-        if bad:
-            self.tally.audio_bad += 1
-            self.track.lost_packet()
+        self.tally.audio_bad += bad
         if packet is not None:
             end = self.source.time(packet.pts, stream)
             if end is not None:

@@ -9,10 +9,9 @@ from av.audio.resampler import AudioResampler
 from av.filter import Graph
 from numpy.typing import NDArray
 
-# Containers round timestamps (Matroska to 1 ms, others to a packet): below this they are not gaps.
-TIMESTAMP_JITTER = 0.03
-# Right after a packet known to be lost, a much smaller step is a gap: one packet is 20 ms or so.
-STEP_AFTER_LOSS = 0.002
+# A smaller step between timestamps is no gap: Matroska rounds to 1 ms, and Vorbis is up to half a block (11 ms)
+# off where it changes its block size. One lost packet is 20 ms or more in the usual codecs.
+TIMESTAMP_JITTER = 0.015
 # Timestamps further beyond the declared end, or running further back, are damaged themselves.
 CREDIBLE_OVERRUN = 1.0
 CREDIBLE_GAP_WITHOUT_DURATION = 60.0
@@ -41,7 +40,6 @@ class MonoTrack:
         self._run_start = Fraction(0)
         self._run_samples = 0
         self._cursor = 0
-        self._lossy = False
         self.gap_seconds = 0.0
         self.timestamps_ignored = 0
 
@@ -57,10 +55,6 @@ class MonoTrack:
         """Whether the window is full, with what the resampler still holds back."""
         return self._until is not None and self.end > self._until + 0.1
 
-    def lost_packet(self) -> None:
-        """Notes that sound is missing before the next frame."""
-        self._lossy = True
-
     def offer(self, frame: AudioFrame, time: Fraction | None) -> None:
         """Takes the next decoded frame and its time in seconds; if None, it follows the one before."""
         if frame.samples == 0 or frame.sample_rate <= 0:
@@ -72,7 +66,6 @@ class MonoTrack:
             self._close_run()
             self._format, self._run_start, self._run_samples = described, following, 0
             self._cursor = round((following - self._start) * self._rate)
-        self._lossy = False
         self._run_samples += frame.samples
         self._collect(self._mix(frame))
 
@@ -97,7 +90,7 @@ class MonoTrack:
         if time is None:
             return None
         step = float(time) - self.end
-        if abs(step) <= (STEP_AFTER_LOSS if self._lossy else TIMESTAMP_JITTER):
+        if abs(step) <= TIMESTAMP_JITTER:
             return None
         if step < -CREDIBLE_OVERRUN or not self._credible(float(time)):
             self.timestamps_ignored += 1

@@ -133,7 +133,7 @@ def packets(source: Source, tally: DemuxTally) -> Iterator[Packet[Any]]:
     while tally.errors <= DEMUX_ERRORS_TOLERATED:
         try:
             for packet in source.container.demux(*streams):
-                # An empty packet would put the decoder into its draining state for good.
+                # Empty packets, such as PyAV's last ones, empty the decoder and end it; that is the caller's to do.
                 if packet.size == 0:
                     continue
                 end = source.time(packet.pts if packet.pts is not None else packet.dts, packet.stream)

@@ -2,6 +2,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes says more about the machine than about the code.
+settings.register_profile("avtune", deadline=None)
+settings.load_profile("avtune")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

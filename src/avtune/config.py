@@ -80,6 +80,7 @@ class DataConfig:
     Attributes:
         name: Reader in ``avtune.datasets.READERS`` (ave, bandstand, folder, csv).
         root: Folder that holds the clips and their annotations.
+        manifest: List of files that ``avtune check`` wrote: only the usable ones are taken. ``None``: all.
         split: Split variant where the dataset offers several (``official``, ``clean``).
         index: For ``csv``: the file of ``file,label,start,end`` rows; ``None``: ``<root>/events.csv``.
         validation_share: Share of the training clips held out where the dataset has no validation split.
@@ -92,6 +93,7 @@ class DataConfig:
     name: str = "folder"
     root: str = "."
     split: str = "official"
+    manifest: str | None = None
     index: str | None = None
     validation_share: float = 0.15
     test_share: float = 0.15

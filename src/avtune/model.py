@@ -326,7 +326,8 @@ def complete_input(config: InputConfig, tower: Tower) -> InputConfig:
     elif not _takes_any_size(tower):
         # 1 s of sound on as many frames as the tower is wide.
         size = tower.image_size
-        chosen = {"preset": "ave_swin", "placement": "grid", "mels": size, "steps": size, "shift_ms": round(1000.0 / size, 3)}
+        shift = round(1000.0 / size, 3)
+        chosen = {"preset": "ave_swin", "placement": "grid", "mels": size, "steps": size, "shift_ms": shift}
     else:
         chosen = {"preset": "ave_vit", "placement": "grid"}
     stated = {name: value for name, value in vars(config.audio).items() if value is not None}

@@ -17,7 +17,8 @@ from avtune.backbones.timm_loading import timm
 from avtune.config import EncoderConfig, RunConfig
 from avtune.datasets import Collection, DatasetError, existing, read
 from avtune.datasets.clips import ClipDataset
-from avtune.metrics import majority_accuracy
+from avtune.datasets.manifest import restrict
+from avtune.datasets.sections import cut
 from avtune.model import CONFIG, AudioVisualModel, load
 from avtune.profile import count_parameters
 from avtune.recipes import to_yaml
@@ -27,6 +28,7 @@ from avtune.train import Observer, Trainer, evaluate
 from avtune.train.evaluate import ShuffledSound
 from avtune.train.files import write_atomically
 from avtune.train.log import read_log
+from avtune.transforms import Damaged
 
 METRICS, REPORT, FLOORS = "metrics.json", "report.html", "floors"
 
@@ -96,12 +98,15 @@ def prepare_clips(
 
 
 def read_collection(config: RunConfig, observer: RunObserver) -> Collection:
-    """Read a run's dataset and say what is to be said about it.
+    """Read a run's dataset and say what is to be said about it; files longer than one input become several clips.
 
     Raises:
         DatasetError: It is not there, or holds nothing to train on.
     """
     collection = existing(read(config.data))
+    if config.data.manifest is not None:
+        collection = restrict(collection, Path(config.data.manifest))
+    collection = cut(collection, config.input.segments, config.input.segment_seconds)
     for warning in collection.warnings:
         observer.message(warning)
     if collection.missing:
@@ -223,7 +228,9 @@ def score_run(
         raise DatasetError(
             f"{clips.collection.root}: not one clip of the {split} split can be read; run avtune check"
         )
-    floors = {"majority": _majority(model, clips, chosen)}
+    floors = {}
+    if "train" in clips.collection.splits:
+        floors["majority"] = model.task.majority(_truths(model, clips), result.scores)
     if (folder / FLOORS / CONFIG).is_file():
         alone = score("single streams", chosen, load(folder / FLOORS))
         floors |= {name: alone.scores.details[name] for name in ("audio only", "video only")}
@@ -237,12 +244,17 @@ def score_run(
     return ScoreSheet(split, result.scores, floors, result.clips, result.damaged)
 
 
-def _majority(model: AudioVisualModel, clips: Clips, chosen: ClipDataset) -> float:
-    def truths(dataset: ClipDataset) -> torch.Tensor:
-        return torch.stack([model.task.target(record) for record in dataset.records])
-
-    fitted_on = truths(clips.splits["train"]) if "train" in clips.splits else None
-    return majority_accuracy(truths(chosen), fitted_on=fitted_on)
+def _truths(model: AudioVisualModel, clips: Clips) -> torch.Tensor:
+    records = clips.collection.splits["train"]
+    truths = torch.stack([model.task.target(record) for record in records])
+    train = clips.splits.get("train")
+    if train is None or not train.cached:
+        return truths
+    # What lies beyond a file's end is no segment of it.
+    prepared = [train[k] for k in range(len(train))]
+    valid = [torch.zeros(truths.shape[1], dtype=torch.bool) if isinstance(p, Damaged) else p.prepared.valid
+             for p in prepared]  # fmt: skip
+    return truths[torch.stack(valid)]
 
 
 def write_metrics(

@@ -45,7 +45,7 @@ def test_adapters_reproduce_outputs_gradients_and_statistics(golden_dir: Path) -
         adapter = adapter_of(golden)
         x, other = golden["in/x"].requires_grad_(), golden["in/other"].requires_grad_()
         y = adapter(x, other)
-        torch.testing.assert_close(y, golden["out/y"], atol=1e-5, rtol=0, msg=lambda m: f"{golden.path}: {m}")
+        torch.testing.assert_close(y, golden["out/y"], atol=1e-5, rtol=0, msg=str(golden.path))
         (y**2).sum().backward()
         for name, recorded in golden.group("grad_in").items():
             ours = {"x": x, "other": other}[name].grad
@@ -119,7 +119,9 @@ def test_interleavings_reproduce_every_adapter_call_and_the_output(golden_dir: P
         calls: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
         for layer in fusion.layers:
             for site in ("audio_attention", "video_attention", "audio_mlp", "video_mlp"):
-                getattr(layer, site).register_forward_hook(lambda _m, i, o: calls.append((i[0], i[1], o)))
+                getattr(layer, site).register_forward_hook(
+                    lambda _module, given, made, calls=calls: calls.append((*given, made))
+                )
         audio, video = golden["in/audio"].requires_grad_(), golden["in/vis"].requires_grad_()
         encoded = encoder(audio, video)
 

@@ -9,12 +9,20 @@ from pathlib import Path
 
 from avtune.cli.console import ConsoleObserver, console, report_damage, score_table
 from avtune.config import RunConfig
-from avtune.datasets import existing, read
 from avtune.errors import AvtuneError
 from avtune.model import AudioVisualModel, load
 from avtune.recipes import parse_config, recipe_path, to_yaml
 from avtune.report import write_run_page
-from avtune.runs import METRICS, REPORT, Clips, prepare_clips, run_report, score_run, train_run
+from avtune.runs import (
+    METRICS,
+    REPORT,
+    Clips,
+    prepare_clips,
+    read_collection,
+    run_report,
+    score_run,
+    train_run,
+)
 from avtune.train.files import write_atomically
 
 
@@ -76,11 +84,10 @@ def _loaded(folder: Path, settings: list[str]) -> tuple[AudioVisualModel, RunCon
 
 
 def _clips(model: AudioVisualModel, config: RunConfig, observer: ConsoleObserver, split: str) -> Clips:
-    collection = existing(read(config.data))
-    if collection.labels != model.labels:
+    collection = read_collection(config, observer)
+    if foreign := set(collection.labels) - set(model.labels):
         raise AvtuneError(
-            f"{collection.root}: its labels ({', '.join(collection.labels)}) are not the model's "
-            f"({', '.join(model.labels)}); give the data the model was trained on, or train anew"
+            f"{collection.root}: the model does not know its labels {', '.join(sorted(foreign))}; give the data it was "
+            "trained on, or train anew"
         )
-    clips = prepare_clips(config, model, collection, observer, (split,))
-    return clips
+    return prepare_clips(config, model, collection, observer, (split,))

@@ -82,7 +82,7 @@ def parse_config(arguments: Iterable[str] = (), base: Path | None = None) -> Run
         _refuse_unknown([*_dotted(start), *_flags(arguments)])
         settings = parser.parse_object(start)
         settings = parser.parse_args(arguments, settings)
-        built = parser.instantiate_classes(settings)
+        built = parser.instantiate(settings)
     except (ArgumentError, TypeError, ValueError, yaml.YAMLError) as error:
         where = f"{base}: " if base is not None and not arguments else ""
         raise ConfigError(f"{where}{_one_line(error)}") from error

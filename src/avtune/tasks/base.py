@@ -84,5 +84,14 @@ class Task(ABC):
         """Integer counts of a batch that add up over batches and processes to what ``score`` reads."""
 
     @abstractmethod
+    def majority(self, truths: Tensor, scores: Scores) -> float:
+        """The score of always giving the most frequent answer of the training clips.
+
+        Args:
+            truths: The training clips' truths, of any shape.
+            scores: What was scored, which knows how often each answer was right.
+        """
+
+    @abstractmethod
     def score(self, counts: Counts) -> Scores:
         """Scores from summed counts."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from avtune.config import HeadConfig, InputConfig
 from avtune.datasets import Record, segment_labels
 from avtune.encoder import Encoded
 from avtune.heads import SegmentHead
-from avtune.metrics import SegmentCounts
+from avtune.metrics import SegmentCounts, majority_accuracy
 from avtune.tasks.base import Counts, Loss, Scores, Task
 from avtune.transforms import Batch
 
@@ -75,6 +76,11 @@ class LocalizationTask(Task):
         ]
         details = {"segments": segments.segments, "per_class": rows, "confusion": counts.tolist()}
         return Scores("segment accuracy", segments.accuracy(), details)
+
+    def majority(self, truths: Tensor, scores: Scores) -> float:
+        """Share of the scored segments that are of the training segments' most frequent class."""
+        support = np.asarray(scores.details["confusion"]).sum(axis=1)
+        return majority_accuracy(np.repeat(np.arange(self.classes), support)[None], fitted_on=truths)
 
     def _segment_loss(self, logits: Tensor, target: Tensor, valid: Tensor) -> Loss:
         chosen, truth = logits[valid].float(), target[valid]

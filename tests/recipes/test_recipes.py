@@ -1,0 +1,101 @@
+import functools
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from avtune.backbones import Tower, create_tower
+from avtune.config import RunConfig
+from avtune.model import AudioVisualModel
+from avtune.profile import example_batch
+from avtune.recipes import ConfigError, fields_of, parse_config, recipe_names, recipe_path, to_yaml
+
+LABELS = tuple(f"label {k}" for k in range(28))
+
+
+@functools.cache
+def shallow_tower(name: str, *, pretrained: bool, depth: int | None, device: str | None) -> Tower:
+    return create_tower(name, pretrained=pretrained, depth=depth, device=device)
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_states_its_source_and_builds(name: str) -> None:
+    path = recipe_path(name)
+    assert path.read_text().startswith("# ")
+    config = parse_config(base=path)
+    model = AudioVisualModel(config, LABELS, device="meta")
+    assert model.network.head.classes.out_features == 29
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_makes_a_step_with_shallow_towers(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Drawing the random weights of the same large tower again for each recipe would take most of the time.
+    monkeypatch.setattr("avtune.encoder.create_tower", shallow_tower)
+    config = parse_config(base=recipe_path(name))
+    config = replace(
+        config,
+        encoder=replace(config.encoder, pretrained=False),
+        input=replace(config.input, segments=1),
+    )
+    model = AudioVisualModel(config, LABELS, depth=1)
+    model.network.train()
+    batch = replace(example_batch(model), target=torch.zeros(1, 1, dtype=torch.long))
+    batch.spectrogram.normal_()
+    batch.frames.random_(0, 255)
+    outputs, encoded = model.network(batch)
+    loss = model.task.loss(outputs, encoded, batch)
+    loss.total.backward()
+    assert loss.total.isfinite()
+    assert any(weight.grad is not None and weight.grad.abs().sum() > 0 for weight in model.parameters())
+
+
+def test_configurations_survive_yaml(tmp_path: Path) -> None:
+    config = parse_config(
+        ["--data.root", "my clips", "--encoder.options.latents", "4", "--optimizer.betas=[0.8,0.99]",
+         "--train.patience", "3", "--input.video.mean=[0.1,0.2,0.3]"]
+    )  # fmt: skip
+    assert config.encoder.options == {"latents": 4}
+    assert config.optimizer.betas == (0.8, 0.99)
+    (tmp_path / "c.yaml").write_text(to_yaml(config))
+    assert parse_config(base=tmp_path / "c.yaml") == config
+
+
+@given(
+    field=st.sampled_from([name for name in fields_of() if name != "encoder.options"]), at=st.integers(0, 50)
+)
+def test_a_mistyped_setting_names_the_right_one(field: str, at: int) -> None:
+    section, _, last = field.rpartition(".")
+    at %= len(last)
+    wrong = f"{section}.{last[:at]}{last[at + 1 :]}x"
+    if wrong in fields_of():
+        return
+    with pytest.raises(ConfigError, match=f"there is no setting '{wrong}'; did you mean '"):
+        parse_config([f"--{wrong}", "1"])
+
+
+def test_errors_are_one_line_and_name_what_is_wrong(tmp_path: Path) -> None:
+    cases = {
+        "--train.epochs=many": "train.epochs",
+        "--optimizer.name=sgd": "optimizer.name",
+        "--train.precision=fp8": "train.precision",
+    }
+    for argument, name in cases.items():
+        with pytest.raises(ConfigError, match=name) as caught:
+            parse_config([argument])
+        assert "\n" not in str(caught.value)
+    for content in ("- a\n- list\n", "train: {epochs: [1,\n", "train:\n  epoch: 3\n", "nonsense"):
+        (tmp_path / "bad.yaml").write_text(content)
+        with pytest.raises(ConfigError) as caught:
+            parse_config(base=tmp_path / "bad.yaml")
+        assert "\n" not in str(caught.value)
+    with pytest.raises(ConfigError, match="did you mean 'ave/lavish_vit_b'"):
+        recipe_path("ave/lavish_vit_bb")
+    with pytest.raises(ConfigError, match="no such file"):
+        recipe_path(str(tmp_path / "absent.yaml"))
+
+
+def test_defaults_are_a_configuration() -> None:
+    assert parse_config() == RunConfig()

@@ -1,0 +1,45 @@
+import pytest
+
+from avtune.model import create_model
+from avtune.profile import count_parameters, measure
+from avtune.recipes import parse_config, recipe_path
+
+LABELS = [f"label {k}" for k in range(28)]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "trainable", "total"),
+    [
+        ("ave/lavish_vit_b", 4.645, 107.241),
+        ("ave/lavish_vit_l", 14.458, 340.149),
+        ("ave/lavish_swinv2_b", 4.951, 114.232),
+        ("ave/lavish_swinv2_l", 10.036, 238.809),
+    ],
+)
+@pytest.mark.parametrize("preset", ["official_ave", "paper"])
+def test_weights_are_those_of_the_papers_table(
+    recipe: str, trainable: float, total: float, preset: str
+) -> None:
+    encoder = parse_config(base=recipe_path(recipe)).encoder
+    model = create_model(encoder.tower, labels=LABELS, preset=preset, device="meta")
+    parameters = count_parameters(model)
+    assert round(parameters.trainable / 1e6, 3) == trainable
+    assert round(parameters.total_published / 1e6, 3) == total
+    assert parameters.total == parameters.total_published - parameters.unused_head
+    assert sum(parameters.parts.values()) == parameters.trainable
+
+
+def test_multiply_adds_of_lavish_and_avish_are_those_of_the_paper() -> None:
+    # Section 5.4: 11 against 217 "GFLOPs" of the adapters alone, which are multiply-adds per clip of ten segments.
+    for recipe, gmacs in (("ave/lavish_swinv2_l", 11.3), ("ave/avish_swinv2_l", 216.9)):
+        cost = measure(parse_config(base=recipe_path(recipe)), tuple(LABELS))
+        assert cost.method_gmacs == pytest.approx(gmacs, abs=0.05)
+        assert cost.saved_mib > cost.tower_saved_mib > 0
+
+
+def test_time_is_measured_only_when_asked_for() -> None:
+    config = parse_config(["--input.segments", "2", "--encoder.pretrained", "false"])
+    assert measure(config, ("a", "b"), depth=1).seconds is None
+    seconds = measure(config, ("a", "b"), depth=1, repeats=1).seconds
+    assert seconds is not None
+    assert seconds > 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sized
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, cast
 
@@ -57,14 +57,19 @@ class ShuffledSound(Dataset[Sample | Damaged]):
         return len(self.clips)
 
     def __getitem__(self, index: int) -> Sample | Damaged:
-        """The clip with its partner's sound."""
-        sample, other = self.clips[index], self.clips[self.partner[index]]
-        if isinstance(sample, Damaged) or isinstance(other, Damaged):
-            return sample if isinstance(sample, Damaged) else other
-        swapped = replace(
-            sample.prepared, spectrogram=other.prepared.spectrogram, has_audio=other.prepared.has_audio
-        )
-        return replace(sample, prepared=swapped)
+        """The clip with its partner's sound; where that cannot be read, with that of the partner's partner."""
+        sample = self.clips[index]
+        if isinstance(sample, Damaged):
+            return sample
+        # Partners form one cycle, so this meets every other clip before it comes back.
+        partner = self.partner[index]
+        while partner != index:
+            other = self.clips[partner]
+            if isinstance(other, Sample):
+                sound, heard = other.prepared.spectrogram, other.prepared.has_audio
+                return replace(sample, prepared=replace(sample.prepared, spectrogram=sound, has_audio=heard))
+            partner = self.partner[partner]
+        return Damaged(sample.name, "", "no other clip's sound can be read")
 
 
 def loader(clips: Clips, batches: list[list[int]], workers: int) -> DataLoader[Batch]:
@@ -80,54 +85,6 @@ def loader(clips: Clips, batches: list[list[int]], workers: int) -> DataLoader[B
     )
 
 
-def count_clips(
-    network: nn.Module,
-    task: Task,
-    clips: Clips,
-    *,
-    batch_size: int = 8,
-    workers: int = 0,
-    without: Literal["audio", "video"] | None = None,
-    device: torch.device | None = None,
-    advanced: Callable[[int], None] | None = None,
-) -> tuple[Counts | None, int, dict[str, str]]:
-    """Count over this process's share of the clips, each clip on exactly one process.
-
-    Returns:
-        Summed counts (``None`` if no clip could be read), number of clips, damaged files; all of every process.
-    """
-    world = dist.get_world_size() if dist.is_initialized() else 1
-    rank = dist.get_rank() if dist.is_initialized() else 0
-    mine = list(range(rank, len(cast(Sized, clips)), world))
-    batches = [mine[k : k + batch_size] for k in range(0, len(mine), batch_size)]
-    counts: Counts | None = None
-    seen, damaged = 0, {}
-    training = network.training
-    network.eval()
-    for batch in loader(clips, batches, workers):
-        damaged.update({bad.name: bad.problem for bad in batch.damaged})
-        if batch.names:
-            batch = batch.to(device or torch.device("cpu"))
-            if without is not None:
-                batch = _without(batch, without)
-            with torch.no_grad():
-                outputs, _ = network(batch)
-            added = task.count(outputs, batch)
-            counts = added if counts is None else counts + added
-            seen += len(batch.names)
-        if advanced is not None:
-            advanced(len(batch.names) + len(batch.damaged))
-    network.train(training)
-    if world > 1:
-        parts: list[tuple[Counts | None, int, dict[str, str]]] = [(None, 0, {})] * world
-        dist.all_gather_object(parts, (counts, seen, damaged))
-        present = [part[0] for part in parts if part[0] is not None]
-        counts = cast(Counts, np.sum(present, axis=0)) if present else None
-        seen = sum(part[1] for part in parts)
-        damaged = {name: problem for part in parts for name, problem in part[2].items()}
-    return counts, seen, damaged
-
-
 def evaluate(
     network: nn.Module,
     task: Task,
@@ -139,7 +96,7 @@ def evaluate(
     device: torch.device | None = None,
     advanced: Callable[[int], None] | None = None,
 ) -> Evaluation:
-    """Score a network.
+    """Score a network; under several processes all of them have to call this, and share the work.
 
     Args:
         network: Maps a batch to ``(outputs, encoded)``.
@@ -148,20 +105,61 @@ def evaluate(
         batch_size: Clips per batch; the score does not depend on it.
         workers: Loader processes.
         without: Silence one stream first.
-        device: Where the network is.
+        device: Where the network is; ``None``: where its first weight is.
         advanced: Called with the number of clips done since the last call.
 
     Returns:
         The same on every process, each clip counted once.
     """
-    counts, seen, damaged = count_clips(
-        network, task, clips, batch_size=batch_size, workers=workers, without=without, device=device,
-        advanced=advanced,
-    )  # fmt: skip
-    return Evaluation(None if counts is None else task.score(counts), seen, damaged)
+    world = dist.get_world_size() if dist.is_initialized() else 1
+    rank = dist.get_rank() if dist.is_initialized() else 0
+    mine = list(range(rank, len(clips), world))
+    batches = [mine[k : k + batch_size] for k in range(0, len(mine), batch_size)]
+    place = device or next((weight.device for weight in network.parameters()), torch.device("cpu"))
+    share = _Share()
+    training = network.training
+    network.eval()
+    try:
+        for batch in loader(clips, batches, workers):
+            _count(network, task, _without(batch.to(place), without), share)
+            if advanced is not None:
+                advanced(len(batch.names) + len(batch.damaged))
+    finally:
+        network.train(training)
+    shares = [share]
+    if world > 1:
+        shares = [share] * world
+        dist.all_gather_object(shares, share)
+    counts = [part.counts for part in shares if part.counts is not None]
+    return Evaluation(
+        scores=task.score(np.sum(counts, axis=0)) if counts else None,
+        clips=sum(part.clips for part in shares),
+        damaged={name: problem for part in shares for name, problem in part.damaged.items()},
+    )
 
 
-def _without(batch: Batch, stream: Literal["audio", "video"]) -> Batch:
+@dataclass
+class _Share:
+    """What one process counted."""
+
+    counts: Counts | None = None
+    clips: int = 0
+    damaged: dict[str, str] = field(default_factory=dict)
+
+
+@torch.no_grad()
+def _count(network: nn.Module, task: Task, batch: Batch, share: _Share) -> None:
+    share.damaged.update({bad.name: bad.problem for bad in batch.damaged})
+    if batch.names:
+        outputs, _ = network(batch)
+        counts = task.count(outputs, batch)
+        share.counts = counts if share.counts is None else share.counts + counts
+        share.clips += len(batch.names)
+
+
+def _without(batch: Batch, stream: Literal["audio", "video"] | None) -> Batch:
     if stream == "audio":
         return replace(batch, has_audio=torch.zeros_like(batch.has_audio))
-    return replace(batch, has_video=torch.zeros_like(batch.has_video))
+    if stream == "video":
+        return replace(batch, has_video=torch.zeros_like(batch.has_video))
+    return batch

@@ -20,3 +20,13 @@ def write_atomically(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove the temporary files that killed processes left when they were writing ``path``.
+
+    Args:
+        path: A file that one process alone writes.
+    """
+    for leftover in path.parent.glob(f".{path.name}.*"):
+        leftover.unlink()

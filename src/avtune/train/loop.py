@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import signal
-import threading
+import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedDataParallelKwargs, gather_object
 from torch import Tensor, nn
 
 from avtune.config import RunConfig
@@ -27,17 +25,14 @@ from avtune.train.evaluate import Clips, evaluate, loader
 from avtune.train.log import RunLog
 from avtune.train.observer import Observer
 from avtune.train.optimizer import build_optimizer, schedule_factor
-from avtune.train.order import epoch_batches
-from avtune.train.state import Progress, RunState, load_state, save_state
-from avtune.transforms import Batch
+from avtune.train.order import epoch_windows, update_seed
+from avtune.train.state import Progress, ResumeError, RunState, load_state, run_identity, save_state
+from avtune.train.stop import Stopped, StopRequest
+from avtune.transforms import Batch, Sample, collate
 
 
 class NonFiniteLossError(AvtuneError):
-    """The loss became NaN or infinite; the message names the clips of the batch."""
-
-
-class Stopped(AvtuneError):
-    """The run was asked to stop (SIGTERM, SIGINT) and has saved its state."""
+    """The loss or its gradient became NaN or infinite; the message names the clips of the update."""
 
 
 @dataclass
@@ -67,6 +62,9 @@ class Trainer:
         names: Names of the training clips, to tell a resumed run from one on other clips.
         observer: Who watches.
         workers: Loader processes.
+
+    Raises:
+        AvtuneError: There is no clip, or the machine cannot train in the precision asked for.
     """
 
     def __init__(
@@ -82,100 +80,121 @@ class Trainer:
         observer: Observer | None = None,
         workers: int = 0,
     ) -> None:
-        self.task, self.config, self.folder = task, config, folder
+        if not len(clips):
+            raise AvtuneError("there is no clip to train on; check data.root and data.name")
+        self.network, self.task, self.config, self.folder = network, task, config, folder
         self.clips, self.validation, self.workers = clips, validation, workers
         self.observer = observer or Observer()
-        self.accelerator = Accelerator(
-            mixed_precision="no" if config.train.precision == "fp32" else config.train.precision,
-            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
-        )
-        self.network = network
-        torch.manual_seed(config.train.seed)
+        self.accelerator = _accelerator(config.train.precision)
         self.model: nn.Module
         self.model, self.optimizer = self.accelerator.prepare(
             network, build_optimizer(network, config.optimizer)
         )
-        train = config.train
-        sizes = self._epoch_batches(0)
-        self.updates_per_epoch = -(-len(sizes) // train.accumulate)
-        self.steps = self.updates_per_epoch * train.epochs
-        self.factor = schedule_factor(
-            config.optimizer, steps=self.steps, steps_per_epoch=self.updates_per_epoch
-        )
+        updates_per_epoch = len(self._windows(0))
+        self.steps = updates_per_epoch * config.train.epochs
+        self.factor = schedule_factor(config.optimizer, steps=self.steps, steps_per_epoch=updates_per_epoch)
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
         self.progress = Progress()
         self.best: dict[str, Tensor] = {}
-        self.fingerprint = _fingerprint(config, names, self.accelerator.num_processes)
-        self.asked_to_stop = self.stopping = False
-        self.spare: Batch | None = None
+        self.identity = run_identity(config, names, self.accelerator.num_processes)
+        self.request = StopRequest()
+        self.log: RunLog | None = None
 
     def fit(self) -> FitResult:
-        """Train to the end, going on from a saved state if there is one.
+        """Train to the end, going on from a saved state if there is one; a finished run is left as it is.
 
         Raises:
             NonFiniteLossError: The loss is no number; the last good state stays on disk.
             Stopped: The process was asked to stop; the state was saved first.
             avtune.train.state.ResumeError: The saved state is of another run.
         """
-        self._resume()
-        main = self.accelerator.is_main_process
-        self.log = RunLog(self.folder, since=self.progress.step) if main else None
-        self.observer.started(self.progress.step, self.steps)
         try:
-            with self._signals():
-                while not self.progress.finished:
+            resumed = self._resume()
+            if not self.progress.finished:
+                self._train(resumed)
+        finally:
+            # In half precision Accelerate replaces the network's forward; outside training it is exact again.
+            for name in ("forward", "_original_forward", "_is_accelerate_prepared"):
+                vars(self.network).pop(name, None)
+        return FitResult(self.progress, self.best or _snapshot(self.network))
+
+    def _train(self, resumed: bool) -> None:
+        progress = self.progress
+        try:
+            with self.request:
+                if not resumed:
+                    self._save()
+                if self.accelerator.is_main_process:
+                    self.log = RunLog(self.folder, step=progress.step, epoch=progress.epoch)
+                self.observer.started(progress.step, self.steps)
+                while not progress.finished:
                     self._epoch()
+                    self._end_epoch()
         finally:
             if self.log is not None:
                 self.log.close()
-        return FitResult(self.progress, self.best or _snapshot(self.network))
 
     def _epoch(self) -> None:
-        batches = self._epoch_batches(self.progress.epoch)
+        train, progress = self.config.train, self.progress
+        windows = self._windows(progress.epoch)[progress.window :]
+        source = iter(loader(self.clips, [batch for window in windows for batch in window], self.workers))
         self.model.train()
-        window: list[Batch] = []
-        remaining = batches[self.progress.batch :]
-        clock = time.perf_counter()
-        for number, batch in enumerate(loader(self.clips, remaining, self.workers), self.progress.batch + 1):
-            self.progress.damaged.update({bad.name: bad.problem for bad in batch.damaged})
-            window.append(self._usable(batch))
-            if len(window) == self.config.train.accumulate or number == len(batches):
+        for indices in windows:
+            clock = time.perf_counter()
+            if window := self._window(source, size=len(indices)):
                 self._update(window, clock)
-                window, clock = [], time.perf_counter()
-                self.progress.batch = number
-                self._save_if_due()
-        self._end_epoch()
+            progress.window += 1
+            if train.save_every is not None and progress.step % train.save_every == 0:
+                self._save()
 
-    def _usable(self, batch: Batch) -> Batch:
-        """The batch, or, where none of its files could be read, an earlier one in which no segment counts.
+    def _window(self, source: Iterator[Batch], size: int) -> list[Batch]:
+        """The micro-batches of one update, without those of which no process could read a clip.
 
-        Every process has to take part in every update, also one whose clips are all damaged.
+        All processes agree here on what is in it and on whether anyone was asked to stop, so that each takes part
+        in the same updates.
         """
-        if batch.names:
-            self.spare = batch
-            return batch
-        if self.spare is None:
-            raise AvtuneError(
-                "not one clip of the first batch could be read: "
-                + "; ".join(f"{bad.name}: {bad.problem}" for bad in batch.damaged)
-                + "; run `avtune check` on the data"
-            )
-        return replace(self.spare, valid=torch.zeros_like(self.spare.valid))
+        window: list[Batch] = []
+        try:
+            while len(window) < size and not self.request.asked:
+                window.append(next(source))
+        except RuntimeError:
+            if not self.request.asked:  # else its workers got the signal too
+                raise
+        clips = [len(batch) for batch in window] + [0] * (size - len(window))
+        stop, *present = self._sum([self.request.asked, *clips])
+        if stop:
+            self._save()
+            self._stop()
+        for batch in window:
+            self.progress.damaged.update({bad.name: bad.problem for bad in batch.damaged})
+        return [batch if len(batch) else self._blank for batch, n in zip(window, present, strict=True) if n]
+
+    @cached_property
+    def _blank(self) -> Batch:
+        """A batch in which nothing counts, for a process that could read no clip while another one could."""
+        readable = (
+            clip for clip in (self.clips[k] for k in range(len(self.clips))) if isinstance(clip, Sample)
+        )
+        batch = collate([next(readable)])
+        sound = torch.nan_to_num(batch.spectrogram)
+        return replace(batch, spectrogram=sound, valid=torch.zeros_like(batch.valid), names=[])
 
     def _update(self, window: list[Batch], clock: float) -> None:
-        """One update from the micro-batches of ``window``; the loss is a mean over all items of all processes."""
-        factor = self.factor(self.progress.step)
+        """One update: the gradient of the mean loss over all items of all micro-batches of all processes."""
+        step = self.progress.step
+        factor = self.factor(step)
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * factor
-        losses: list[float] = []
-        for k, batch in enumerate(window):
-            last = k == len(window) - 1
-            with nullcontext() if last else self.accelerator.no_sync(self.model):
-                losses.append(self._backward(batch, share=1 / len(window)))
-        norm = None
-        if self.config.optimizer.clip_norm is not None:
-            trained = [weight for weight in self.model.parameters() if weight.requires_grad]
-            norm = self.accelerator.clip_grad_norm_(trained, self.config.optimizer.clip_norm)
+        torch.manual_seed(update_seed(self.config.train.seed, step, self.accelerator.process_index))
+        sums = [self._backward(batch, last=k == len(window)) for k, batch in enumerate(window, 1)]
+        total, count = self._sum([sum(total for total, _ in sums), sum(count for _, count in sums)])
+        loss = total / max(count, 1)
+        if not math.isfinite(loss):
+            suspects = [b for b, (own, _) in zip(window, sums, strict=True) if not math.isfinite(own)]
+            self._refuse(f"the loss is {loss}", suspects)
+        norm = self._finish_gradients(count)
+        if not math.isfinite(norm) and self.accelerator.scaler is None:
+            self._refuse(f"the gradient's norm is {norm}", window)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.progress.step += 1
@@ -183,82 +202,90 @@ class Trainer:
         self.progress.seconds += seconds
         row = {
             "event": "step",
-            "step": self.progress.step - 1,
+            "step": step,
             "epoch": self.progress.epoch,
-            "loss": sum(losses) / len(losses),
-            "lr": self.optimizer.param_groups[0]["lr"],
+            "loss": loss,
+            "lr": self.config.optimizer.lr * factor,
+            "gradient_norm": norm,
             "seconds": round(seconds, 4),
         }
-        if norm is not None:
-            row["gradient_norm"] = float(norm)
         if self.log is not None:
             self.log.write(row)
         self.observer.stepped(row)
 
-    def _backward(self, batch: Batch, share: float) -> float:
-        device = self.accelerator.device
-        moved = batch.to(device)
-        with self.accelerator.autocast():
-            outputs, encoded = self.model(moved)
-            loss = self.task.loss(outputs, encoded, moved)
-        # One small reduction tells every process the global mean and whether anyone was asked to stop.
-        report = torch.tensor(
-            [float(loss.total.detach()), float(loss.count), float(self.asked_to_stop)],
-            dtype=torch.float64, device="cpu" if device.type == "cpu" else device,
-        )  # fmt: skip
-        total, count, stop = (float(value) for value in self.accelerator.reduce(report))
-        self.stopping = stop > 0
-        mean = total / max(count, 1.0)
-        if not torch.isfinite(torch.tensor(mean)):
-            raise NonFiniteLossError(
-                f"the loss is {mean} at update {self.progress.step} on the clips {', '.join(batch.names)}; look at "
-                "these files, lower optimizer.lr or train in fp32 (the last good state is in the run's folder)"
-            )
-        # Gradients are averaged over processes, so each one's sum is scaled by their number.
-        scale = share * self.accelerator.num_processes / max(count, 1.0)
-        self.accelerator.backward(loss.total * scale)
-        return mean
+    def _backward(self, batch: Batch, last: bool) -> tuple[float, int]:
+        """Add the gradient of a micro-batch's summed loss; the sum, and the number of items in it."""
+        moved = batch.to(self.accelerator.device)
+        with nullcontext() if last else self.accelerator.no_sync(self.model):
+            with self.accelerator.autocast():
+                outputs, encoded = self.model(moved)
+                loss = self.task.loss(outputs, encoded, moved)
+            self.accelerator.backward(loss.total)
+        return float(loss.total.detach()), loss.count
+
+    def _finish_gradients(self, count: float) -> float:
+        """From sums to means, then clipping; the norm before it."""
+        weights = [weight for weight in self.model.parameters() if weight.grad is not None]
+        for weight in weights:
+            assert weight.grad is not None
+            # Between processes the gradients were averaged, not summed.
+            weight.grad.mul_(self.accelerator.num_processes / max(count, 1))
+        largest = self.config.optimizer.clip_norm
+        return float(self.accelerator.clip_grad_norm_(weights, math.inf if largest is None else largest))
+
+    def _refuse(self, what: str, suspects: list[Batch]) -> NoReturn:
+        names = gather_object([name for batch in suspects for name in batch.names])
+        raise NonFiniteLossError(
+            f"{what} at update {self.progress.step} on the clips {', '.join(names)}; look at these files, lower "
+            "optimizer.lr or train in fp32 (the last good state is in the run's folder)"
+        )
 
     def _end_epoch(self) -> None:
         progress, train = self.progress, self.config.train
+        if progress.step == 0:
+            self._merge_damaged()
+            first = "; ".join(f"{name}: {problem}" for name, problem in list(progress.damaged.items())[:3])
+            raise AvtuneError(
+                f"not one training clip could be read ({first}); run `avtune check` on the data"
+            )
         row: dict[str, Any] = {"event": "epoch", "step": progress.step - 1, "epoch": progress.epoch}
-        row["seconds"] = round(progress.seconds, 3)
         if self.validation is not None:
             clock = time.perf_counter()
-            result = evaluate(
-                self.network, self.task, self.validation, batch_size=train.batch_size, workers=self.workers,
-                device=self.accelerator.device,
-            )  # fmt: skip
-            progress.damaged.update(result.damaged)
+            found = evaluate(
+                self.network, self.task, self.validation, batch_size=train.batch_size, workers=self.workers
+            )
+            progress.damaged.update(found.damaged)
             progress.seconds += time.perf_counter() - clock
-            score = result.scores.value if result.scores is not None else float("-inf")
-            row["validation"] = score
-            if score > progress.best or not self.best:
-                progress.best, progress.best_step, progress.stale_epochs = score, progress.step, 0
-                self.best = _snapshot(self.network)
-            else:
-                progress.stale_epochs += 1
+            if found.scores is not None:
+                row["validation"] = found.scores.value
+                self._compare(found.scores.value)
+        row["seconds"] = round(progress.seconds, 3)
         progress.epoch += 1
-        progress.batch = 0
+        progress.window = 0
         out_of_patience = train.patience is not None and progress.stale_epochs >= train.patience
         progress.finished = progress.epoch >= train.epochs or out_of_patience
         if self.log is not None:
             self.log.write(row)
         self.observer.evaluated(row)
         self._save()
+        if self._sum([self.request.asked])[0]:
+            self._stop()
 
-    def _save_if_due(self) -> None:
-        due = (
-            self.config.train.save_every is not None
-            and self.progress.step % self.config.train.save_every == 0
+    def _compare(self, score: float) -> None:
+        progress = self.progress
+        if score > progress.best or not self.best:
+            progress.best, progress.best_step, progress.stale_epochs = score, progress.step, 0
+            self.best = _snapshot(self.network)
+        else:
+            progress.stale_epochs += 1
+
+    def _stop(self) -> NoReturn:
+        raise Stopped(
+            f"stopped after update {self.progress.step} of {self.steps}; the same command goes on from there"
         )
-        if due or self.stopping:
-            self._save()
-        if self.stopping:
-            raise Stopped(f"stopped after update {self.progress.step}; the same command goes on from there")
 
     def _save(self) -> None:
-        self.accelerator.wait_for_everyone()
+        self._merge_damaged()
         if not self.accelerator.is_main_process:
             return
         scaler = self.accelerator.scaler
@@ -268,61 +295,64 @@ class Trainer:
             best_network=self.best,
             optimizer=self.optimizer.state_dict(),
             scaler=scaler.state_dict() if scaler is not None else {},
-            rng=torch.get_rng_state(),
-            fingerprint=self.fingerprint,
+            identity=self.identity,
         )
         save_state(self.folder / "state", state)
 
-    def _resume(self) -> None:
-        state = load_state(self.folder / "state", self.fingerprint)
+    def _merge_damaged(self) -> None:
+        for damaged in gather_object([self.progress.damaged]):
+            self.progress.damaged.update(damaged)
+
+    def _resume(self) -> bool:
+        path = self.folder / "state"
+        state = load_state(path, self.identity)
         if state is None:
-            return
+            return False
         self.progress, self.best = state.progress, state.best_network
-        self.network.load_trained_state(state.network)
-        self.optimizer.load_state_dict(state.optimizer)
+        try:
+            self.network.load_trained_state(state.network)
+            self.optimizer.load_state_dict(state.optimizer)
+        except (ValueError, KeyError) as error:
+            raise ResumeError(
+                f"{path}: saved by another version ({error}); train into another folder"
+            ) from error
         if state.scaler and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state.scaler)
-        torch.set_rng_state(state.rng)
-        self.observer.message(f"going on after update {self.progress.step} of {self.steps}")
+        if not self.progress.finished:
+            self.observer.message(f"going on after update {self.progress.step} of {self.steps}")
+        return True
 
-    def _epoch_batches(self, epoch: int) -> list[list[int]]:
-        return epoch_batches(
+    def _sum(self, values: list[float]) -> list[float]:
+        """Each value summed over all processes."""
+        if self.accelerator.num_processes == 1:
+            return values
+        own = torch.tensor(values, dtype=torch.float64, device=self.accelerator.device)
+        return [float(value) for value in self.accelerator.reduce(own)]
+
+    def _windows(self, epoch: int) -> list[list[list[int]]]:
+        return epoch_windows(
             len(self.clips),
             self.config.train.batch_size,
+            accumulate=self.config.train.accumulate,
             processes=self.accelerator.num_processes,
             process=self.accelerator.process_index,
             seed=self.config.train.seed,
             epoch=epoch,
         )
 
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """While training, SIGTERM and SIGINT mean: finish an update, save, stop; a second one stops at once."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        previous = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
-        def restore() -> None:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
-
-        def ask(number: int, frame: FrameType | None) -> None:
-            self.asked_to_stop = True
-            restore()
-
-        for number in previous:
-            signal.signal(number, ask)
-        try:
-            yield
-        finally:
-            restore()
+def _accelerator(precision: str) -> Accelerator:
+    if precision == "fp16" and not torch.cuda.is_available():
+        raise AvtuneError(
+            "train.precision fp16 needs a CUDA device, and there is none; choose bf16 or fp32 instead"
+        )
+    # Accelerate would keep the precision of this process's first run for all later ones.
+    AcceleratorState._reset_state()
+    return Accelerator(
+        mixed_precision="no" if precision == "fp32" else precision,
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+    )
 
 
 def _snapshot(network: Network) -> dict[str, Tensor]:
     return {name: value.detach().cpu().clone() for name, value in network.trained_state().items()}
-
-
-def _fingerprint(config: RunConfig, names: list[str], processes: int) -> str:
-    content = json.dumps([asdict(config), names, processes], sort_keys=True, default=str)
-    return hashlib.sha256(content.encode()).hexdigest()

@@ -3,36 +3,57 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 
-def epoch_batches(
-    clips: int, batch_size: int, *, processes: int, process: int, seed: int, epoch: int
-) -> list[list[int]]:
-    """The batches that one process sees in one epoch.
+def epoch_windows(
+    clips: int, batch_size: int, *, accumulate: int, processes: int, process: int, seed: int, epoch: int
+) -> list[list[list[int]]]:
+    """The clips that one process sees in one epoch, by update and micro-batch.
 
-    The order of clips is that of ``seed`` and ``epoch`` alone. Each global batch of
-    ``batch_size * processes`` clips is cut into one piece per process, so that two processes see together
-    what one process with twice the batch size sees. In a last batch with fewer clips than processes some
-    processes get none.
+    The order of clips is that of ``seed`` and ``epoch`` alone. It is cut into as few windows, one for each update,
+    of at most ``batch_size * processes * accumulate`` clips as it takes, of as equal size as can be (17 clips by 16
+    are 9 and 8, not 16 and 1); each of these into at most ``accumulate`` micro-batches, and each of those into one
+    piece per process. So an update has the same clips whichever of the three factors makes up its size.
 
     Args:
-        clips: Number of clips.
-        batch_size: Clips per process.
+        clips: Number of clips, at least 1.
+        batch_size: Most clips per process and micro-batch.
+        accumulate: Most micro-batches per update.
         processes: Number of processes.
         process: Index of this one.
         seed: Seed of the run.
         epoch: Index of the epoch.
 
     Returns:
-        Clip indices per batch, the same number of batches on every process.
+        Clip indices; as many windows and micro-batches on every process. A piece can be empty if
+        ``batch_size`` is 1 or there are fewer clips than processes.
     """
     order = np.random.default_rng([seed, epoch]).permutation(clips)
     size = batch_size * processes
-    batches = []
-    for start in range(0, clips, size):
-        whole = order[start : start + size]
-        batches.append([int(k) for k in np.array_split(whole, processes)[process]])
-    return batches
+    windows = []
+    for window in _split(order, size * accumulate):
+        pieces = [np.array_split(batch, processes)[process] for batch in _split(window, size)]
+        windows.append([[int(k) for k in piece] for piece in pieces])
+    return windows
+
+
+def _split(order: npt.NDArray[np.int64], largest: int) -> list[npt.NDArray[np.int64]]:
+    return np.array_split(order, -(-len(order) // largest))
+
+
+def update_seed(seed: int, step: int, process: int) -> int:
+    """Seed of whatever a network draws (dropout) in one update on one process.
+
+    Args:
+        seed: Seed of the run.
+        step: Index of the update.
+        process: Index of the process.
+
+    Returns:
+        An unsigned integer of 64 bits.
+    """
+    return int(np.random.SeedSequence([seed, step, process]).generate_state(1, np.uint64)[0])
 
 
 def derangement(clips: int, seed: int) -> list[int]:

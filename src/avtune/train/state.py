@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,10 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from avtune.config import RunConfig
 from avtune.errors import AvtuneError
-from avtune.train.files import write_atomically
+from avtune.train.files import remove_leftovers, write_atomically
 
 FILE = "last.pt"
+
+# What may change between two stretches of a run without changing its weights.
+WITHOUT_EFFECT = ("data.cache", "data.workers", "train.checkpoint", "train.floors", "train.save_every")
 
 
 @dataclass
@@ -23,7 +29,7 @@ class Progress:
     Attributes:
         step: Updates made.
         epoch: Epoch under way, from 0.
-        batch: Micro-batches of this epoch that are done.
+        window: Windows of this epoch that are done: its updates, and what held no readable clip.
         best: Best validation score so far.
         best_step: Update after which it was reached.
         stale_epochs: Epochs since then.
@@ -34,7 +40,7 @@ class Progress:
 
     step: int = 0
     epoch: int = 0
-    batch: int = 0
+    window: int = 0
     best: float = float("-inf")
     best_step: int = 0
     stale_epochs: int = 0
@@ -47,14 +53,15 @@ class Progress:
 class RunState:
     """A saved state.
 
+    It holds no random generator: each update seeds its own (see :func:`avtune.train.order.update_seed`).
+
     Attributes:
         progress: Where the run stands.
         network: Trained weights and running statistics.
         best_network: The same at the best validation score; empty before the first.
         optimizer: The optimiser's state.
         scaler: The fp16 loss scaler's state; empty without one.
-        rng: State of the CPU's random generator.
-        fingerprint: What has to be the same for the run to go on (configuration, clips).
+        identity: What has to be the same for the run to go on: see :func:`run_identity`.
     """
 
     progress: Progress
@@ -62,28 +69,46 @@ class RunState:
     best_network: dict[str, Tensor]
     optimizer: dict[str, Any]
     scaler: dict[str, Any]
-    rng: Tensor
-    fingerprint: str
+    identity: dict[str, str]
 
 
 class ResumeError(AvtuneError):
     """A saved state that does not belong to this run or cannot be read."""
 
 
+def run_identity(config: RunConfig, names: list[str], processes: int) -> dict[str, str]:
+    """What makes a run this run: each setting that has an effect, the clips, the number of processes.
+
+    Args:
+        config: The configuration.
+        names: Names of the training clips, in order.
+        processes: Number of processes.
+    """
+    settings = {
+        f"{section}.{name}": json.dumps(value, sort_keys=True)
+        for section, values in asdict(config).items()
+        for name, value in values.items()
+    }
+    for name in WITHOUT_EFFECT:
+        del settings[name]
+    clips = hashlib.sha256("\n".join(names).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    return {**settings, "number of processes": str(processes), "training clips": clips}
+
+
 def save_state(folder: Path, state: RunState) -> None:
     """Write the state to ``folder/last.pt``, atomically."""
     buffer = io.BytesIO()
-    content = {**vars(state), "progress": asdict(state.progress)}
-    torch.save(content, buffer)
+    torch.save({**vars(state), "progress": asdict(state.progress)}, buffer)
     write_atomically(folder / FILE, buffer.getvalue())
+    remove_leftovers(folder / FILE)
 
 
-def load_state(folder: Path, fingerprint: str) -> RunState | None:
+def load_state(folder: Path, identity: dict[str, str]) -> RunState | None:
     """The state saved in ``folder``, or ``None`` if there is none.
 
     Args:
         folder: The run's ``state`` folder.
-        fingerprint: Of the run that wants to go on.
+        identity: Of the run that wants to go on.
 
     Raises:
         ResumeError: If the file is damaged, or the state is of a run with other settings or clips.
@@ -94,12 +119,15 @@ def load_state(folder: Path, fingerprint: str) -> RunState | None:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         state = RunState(**{**content, "progress": Progress(**content["progress"])})
+        differing = sorted(name for name in identity if state.identity.get(name) != identity[name])
     except Exception as error:
         raise ResumeError(
-            f"{path}: not a state of avtune ({error}); delete it to start the run anew"
+            f"{path}: damaged, or not a state of avtune ({type(error).__name__}); delete it to start the run anew"
         ) from error
-    if state.fingerprint != fingerprint:
+    if differing:
+        first = differing[0]
         raise ResumeError(
-            f"{path}: belongs to a run with other settings or clips; train into another folder, or delete this one"
+            f"{path}: belongs to a run with other settings or clips ({first} was {state.identity.get(first)}, now "
+            f"{identity[first]}); train into another folder, or delete this one"
         )
     return state

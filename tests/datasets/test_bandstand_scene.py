@@ -91,7 +91,7 @@ def test_the_same_seed_draws_the_same_program_and_another_seed_another(seed: int
     assert program.sounds != make_program(seed + 1, index).sounds
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(seeds)
 def test_classes_and_splits_are_divided_exactly(seed: int) -> None:
     programs = [make_program(seed, index) for index in range(100)]

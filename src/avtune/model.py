@@ -213,7 +213,7 @@ class AudioVisualModel(nn.Module):
         weights = state if state is not None else self.network.trained_state()
         weights = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
         temporary = folder / f".{WEIGHTS}.part"
-        save_file(weights, temporary, metadata={"format": "pt", "towers": self._towers()})
+        save_file(weights, temporary, metadata={"towers": self._towers()})
         temporary.replace(folder / WEIGHTS)
         write_atomically(folder / CONFIG, to_yaml(self.config).encode())
         write_atomically(folder / LABELS, json.dumps(self.labels, ensure_ascii=False, indent=1).encode())

@@ -12,14 +12,18 @@ from avtune.datasets.bandstand import render_bandstand
 from avtune.model import load
 
 QUICK = [
-    "--train.epochs=1", "--train.batch_size=4", "--data.workers=0", "--head.hidden=16", "--encoder.options.reduction=16",
-]  # fmt: skip
+    "--train.epochs=1",
+    "--train.batch_size=4",
+    "--data.workers=0",
+    "--head.hidden=16",
+    "--encoder.options.reduction=16",
+]
 
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("bandstand")
-    render_bandstand(root, 12, seed=3, workers=0)
+    render_bandstand(root, 12, seed=3, workers=1)
     return root
 
 
@@ -116,6 +120,7 @@ def test_check_walks_a_set_and_writes_the_manifest(clips: Path, tmp_path: Path) 
         (["train", "bandstand/lavish_nano", "--data.root", "/nowhere/at/all"], "/nowhere/at/all"),
         (["train", "--data.name", "foldr"], "did you mean folder?"),
         (["train", "bandstand/lavish_nano", "--encoder.fusion", "lavsh"], "did you mean 'lavish'?"),
+        (["train", "--lr", "3"], "did you mean 'optimizer.lr'?"),
         (["eval", "no/such/run"], "no config.yaml"),
         (["predict", "no/such/run", "x.mp4"], "no config.yaml"),
         (["profile", "--encoder.tower", "vit_base_patch16_225"], "there is no backbone named vit_base_patch16_225"),

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Callable, Sequence
 
 from avtune import __version__
 from avtune.errors import AvtuneError
+
+SETTING = re.compile(r"--\w+(\.\w+)+")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -19,7 +22,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0 where all went well, 1 on an error that the user can mend, 130 when interrupted.
     """
-    options, rest = _parser().parse_known_args(arguments)
+    options, rest = _parser().parse_known_args(
+        _join_settings(sys.argv[1:] if arguments is None else arguments)
+    )
     if rest and not getattr(options, "takes_settings", False):
         print(
             f"avtune: {options.command} takes no {rest[0]}; see avtune {options.command} --help",
@@ -45,6 +50,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"avtune: {error}", file=sys.stderr)
     return 1
+
+
+def _join_settings(arguments: Sequence[str]) -> list[str]:
+    """Write ``--data.root clips`` as ``--data.root=clips``, since the parser knows no setting and its value."""
+    joined: list[str] = []
+    for word in arguments:
+        if joined and SETTING.fullmatch(joined[-1]) and not word.startswith("--"):
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -11,7 +11,7 @@ from avtune.cli.console import ConsoleObserver, console, report_damage, score_ta
 from avtune.config import RunConfig
 from avtune.errors import AvtuneError
 from avtune.model import AudioVisualModel, load
-from avtune.recipes import parse_config, recipe_path, to_yaml
+from avtune.recipes import parse_config, recipe_path, refuse_unknown, setting_names, to_yaml
 from avtune.report import write_run_page
 from avtune.runs import (
     METRICS,
@@ -28,6 +28,7 @@ from avtune.train.files import write_atomically
 
 def train(options: argparse.Namespace) -> int:
     """Train a recipe into a run folder."""
+    refuse_unknown(setting_names(options.settings))
     base = recipe_path(options.recipe) if options.recipe else None
     config = parse_config(options.settings, base)
     if options.print_config:

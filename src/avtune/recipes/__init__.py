@@ -79,7 +79,7 @@ def parse_config(arguments: Iterable[str] = (), base: Path | None = None) -> Run
                     f"{base}: not a configuration; it must hold sections such as data: and train:"
                 )
         arguments = list(arguments)
-        _refuse_unknown([*_dotted(start), *_flags(arguments)])
+        refuse_unknown([*_dotted(start), *setting_names(arguments)])
         settings = parser.parse_object(start)
         settings = parser.parse_args(arguments, settings)
         built = parser.instantiate(settings)
@@ -114,11 +114,20 @@ def _dotted(content: dict[str, Any], prefix: str = "") -> list[str]:
     return names
 
 
-def _flags(arguments: list[str]) -> list[str]:
+def setting_names(arguments: Iterable[str]) -> list[str]:
+    """Names of the settings in command-line words: ``data.root`` of ``--data.root=clips``."""
     return [match.group(1) for argument in arguments if (match := re.match(r"--([^=]+)", argument))]
 
 
-def _refuse_unknown(names: list[str]) -> None:
+def refuse_unknown(names: Iterable[str]) -> None:
+    """Check names of settings.
+
+    Args:
+        names: Dotted names.
+
+    Raises:
+        ConfigError: One does not exist; the nearest right one is given.
+    """
     known = fields_of()
     sections = {name.rsplit(".", k)[0] for name in known for k in range(1, name.count(".") + 1)}
     for name in names:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,23 +12,39 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from avtune.backbones.nano import NANO_MEAN, NANO_STD
+from avtune.backbones.nano import NANO_IMAGE_SIZE, NANO_MEAN, NANO_STD
+from avtune.config import InputConfig
+from avtune.datasets.bandstand import CLASSES
 from avtune.transforms import Preprocessing, normalise_frames
 
 GLYPHS = "ABEFGHKMNRSTXYZ2345?&"
 
 
-def glyphs(count: int, seed: int) -> tuple[Tensor, Tensor]:
+@dataclass
+class Labelled:
+    """Pictures and what they show.
+
+    Attributes:
+        images: (n, 3, 64, 64), normalised.
+        labels: Class (n,).
+        groups: What must not be on both sides of a split (n,): the clip, or each picture for itself.
+    """
+
+    images: Tensor
+    labels: Tensor
+    groups: Tensor
+
+
+def glyphs(count: int, seed: int) -> Labelled:
     """Letters, digits and signs (21 classes) in random colours and poses among lines.
 
-    Returns:
-        Images (count, 3, 64, 64) normalised, and classes (count,).
+    None of them is of the generator's families.
     """
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, len(GLYPHS), count)
     images = np.stack([_glyph(GLYPHS[label], rng) for label in labels])
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
-    return (pixels - 0.5) / 0.5, torch.from_numpy(labels)
+    return Labelled((pixels - 0.5) / 0.5, torch.from_numpy(labels), torch.arange(count))
 
 
 def _glyph(sign: str, rng: np.random.Generator) -> NDArray[np.uint8]:
@@ -64,41 +81,36 @@ def _glyph(sign: str, rng: np.random.Generator) -> NDArray[np.uint8]:
     )
 
 
-def bandstand(
-    root: Path, preprocessing: Preprocessing
-) -> dict[str, dict[str, tuple[Tensor, Tensor, list[str]]]]:
+def bandstand(root: Path) -> dict[str, Labelled]:
     """Frames and spectrograms of single seconds of a rendered bandstand set, each with its one class.
 
     Only seconds in which exactly one class is seen (frames) or heard (spectrograms) are taken.
 
+    Args:
+        root: Folder that ``avtune data bandstand`` wrote.
+
     Returns:
-        ``frames`` and ``spectrograms``, each by split: images (n, 3, 64, 64), classes (n,), names of the clips (n).
+        By kind, ``frames`` and ``spectrograms``.
     """
-    taken: dict[str, dict[str, list[tuple[Tensor, str, str]]]] = {"frames": {}, "spectrograms": {}}
-    for truth in sorted((root / "truth").glob("*.json")):
-        program = json.loads(truth.read_text())
-        prepared = preprocessing.load(root / "AVE" / f"{program['name']}.mp4")
+    preprocessing = Preprocessing.from_config(InputConfig(), NANO_IMAGE_SIZE, NANO_MEAN, NANO_STD)
+    rows: dict[str, list[tuple[Tensor, int, int]]] = {"frames": [], "spectrograms": []}
+    for clip, path in enumerate(sorted((root / "truth").glob("*.json"))):
+        truth = json.loads(path.read_text())
+        prepared = preprocessing.load(root / "AVE" / f"{truth['name']}.mp4")
         frames = normalise_frames(prepared.frames, NANO_MEAN, NANO_STD)
         pictures = prepared.spectrogram[:, None].expand(-1, 3, -1, -1)
         for second in range(10):
-            seen = {i["label"] for i in program["instruments"] if i["seen"][0] <= second < i["seen"][1]}
-            heard = {s["label"] for s in program["sounds"] if s["heard"][0] <= second < s["heard"][1]}
-            for kind, classes, image in (
-                ("frames", seen, frames[second]),
-                ("spectrograms", heard, pictures[second]),
+            for kind, key, image in (
+                ("frames", "seen", frames[second]),
+                ("spectrograms", "heard", pictures[second]),
             ):
-                if len(classes) == 1:
-                    row = (image, classes.pop(), program["name"])
-                    taken[kind].setdefault(program["split"], []).append(row)
-    names = sorted({row[1] for split in taken["frames"].values() for row in split})
+                if len(truth[key][second]) == 1:
+                    rows[kind].append((image, CLASSES.index(truth[key][second][0]), clip))
     return {
-        kind: {
-            split: (
-                torch.stack([r[0] for r in rows]),
-                torch.tensor([names.index(r[1]) for r in rows]),
-                [r[2] for r in rows],
-            )
-            for split, rows in splits.items()
-        }
-        for kind, splits in taken.items()
+        kind: Labelled(
+            torch.stack([image for image, _, _ in taken]),
+            torch.tensor([label for _, label, _ in taken]),
+            torch.tensor([clip for _, _, clip in taken]),
+        )
+        for kind, taken in rows.items()
     }

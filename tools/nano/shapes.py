@@ -152,6 +152,8 @@ class Views:
 def place(layer: Tensor, size: Tensor, generator: torch.Generator, side: int) -> Tensor:
     """Render templates (n, 2, TEMPLATE, TEMPLATE) into (n, 2, side, side) at half-width `size` of the image."""
     count = len(layer)
+    if count == 0:
+        return torch.zeros(0, 2, side, side)
     turn = torch.randn(count, generator=generator) * 0.2
     stretch = torch.exp(torch.randn(count, generator=generator) * 0.1)
     room = (1.1 - size).clamp(min=0.1)
@@ -187,12 +189,13 @@ def paint(image: Tensor, layer: Tensor, generator: torch.Generator, contrast: fl
 class ObjectPictures:
     """Pictures of procedural objects in clutter; identities come from a bank that is redrawn now and then."""
 
-    def __init__(self, seed: int, size: int = 8192, side: int = 64) -> None:
+    def __init__(self, seed: int, size: int = 8192, side: int = 64, difficulty: float = 1.0) -> None:
         generator = torch.Generator().manual_seed(seed)
         chunks = [templates(512, generator) for _ in range(size // 512)]
         self.bank = torch.cat(chunks).mul(255).byte()
         self.textures = torch.cat([backgrounds(128, generator) for _ in range(8)]).mul(255).byte()
         self.side = side
+        self.difficulty = difficulty
 
     def take(self, indices: Tensor) -> Tensor:
         """Templates (n, 2, TEMPLATE, TEMPLATE) in [0, 1] by index."""
@@ -217,26 +220,28 @@ class ObjectPictures:
         side, total = self.side, identities * repeats
         main = torch.randint(0, len(self.bank), (identities,), generator=generator)
         other = torch.randint(0, len(self.bank), (identities,), generator=generator)
-        pair = chance(generator, 0.25, identities)
+        pair = chance(generator, 0.25 * self.difficulty, identities)
         canonical = F.adaptive_avg_pool2d(self.take(main)[:, 0], CANONICAL)
         canonical = canonical + pair[:, None, None] * F.adaptive_avg_pool2d(self.take(other)[:, 0], CANONICAL)
         image = self.background(total, generator)
-        size = torch.exp(uniform(generator, math.log(0.28), math.log(1.0), total))
+        smallest = 0.28 + 0.17 * (1 - self.difficulty)
+        size = torch.exp(uniform(generator, math.log(smallest), math.log(1.0), total))
         for probability in (0.5, 0.3):
-            rows = chance(generator, probability, total).nonzero()[:, 0]
+            rows = chance(generator, probability * self.difficulty, total).nonzero()[:, 0]
             clutter = torch.randint(0, len(self.bank), (len(rows),), generator=generator)
             drawn = place(self.take(clutter), size[rows] * 0.6, generator, side)
             image[rows] = paint(image[rows], drawn, generator, 0.1)
+        contrast = 0.3 + 0.3 * (1 - self.difficulty)
         mask = torch.zeros(total, side, side)
         rows = pair.repeat(repeats).nonzero()[:, 0]
         drawn = place(self.take(other.repeat(repeats)[rows]), size[rows], generator, side)
-        image[rows] = paint(image[rows], drawn, generator, 0.3)
+        image[rows] = paint(image[rows], drawn, generator, contrast)
         mask[rows] = drawn[:, 0]
         drawn = place(self.take(main.repeat(repeats)), size, generator, side)
-        image = paint(image, drawn, generator, 0.3)
+        image = paint(image, drawn, generator, contrast)
         mask = torch.maximum(mask, drawn[:, 0])
         clean = self.light(image, generator)
-        return Views(degrade(clean, generator), clean, mask, canonical)
+        return Views(degrade(clean, generator, 0.12 * self.difficulty), clean, mask, canonical)
 
     def light(self, image: Tensor, generator: torch.Generator) -> Tensor:
         """A brightness slope over the picture, its contrast and level; from [0, 1] to about [-1, 1]."""
@@ -249,10 +254,10 @@ class ObjectPictures:
         ).clamp(-1, 1)
 
 
-def degrade(clean: Tensor, generator: torch.Generator) -> Tensor:
-    """Blur a fifth of the pictures a little and add noise to all."""
+def degrade(clean: Tensor, generator: torch.Generator, loudest: float) -> Tensor:
+    """Blur a fifth of the pictures a little, and add noise of a standard deviation up to `loudest` to all."""
     noisy = clean.clone()
     rows = chance(generator, 0.2, len(clean)).nonzero()[:, 0]
     noisy[rows] = F.avg_pool2d(clean[rows], 3, 1, 1, count_include_pad=False)
-    level = uniform(generator, 0, 0.12, len(clean), 1, 1, 1)
+    level = uniform(generator, 0, loudest, len(clean), 1, 1, 1)
     return noisy + level * torch.randn(clean.shape, generator=generator)

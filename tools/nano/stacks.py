@@ -137,6 +137,8 @@ def speckles(program: Programs, generator: torch.Generator, side: int) -> Tensor
     grains = torch.randn(len(bands), side, side, generator=generator)
     for kind, (down, along) in enumerate([(3, 3), (1, 9), (9, 1)], start=1):
         rows = (program.grain_size == kind).nonzero()[:, 0]
+        if len(rows) == 0:
+            continue
         pooled = F.avg_pool2d(grains[rows, None], (down, along), 1, (down // 2, along // 2))
         grains[rows] = pooled[:, 0] * 3
     return torch.exp(program.grain[:, None, None] * grains) * (program.speckle[:, None] * bands)[:, None]
@@ -205,11 +207,16 @@ class StackPictures:
         )
         picture = energy(every, shift, start, generator, side)
         overlaid = chance(generator, 0.4, total).nonzero()[:, 0]
-        others = programs(len(overlaid), generator)
-        extra = energy(
-            others, torch.zeros(len(overlaid)), uniform(generator, -0.5, 0.7, len(overlaid)), generator, side
-        )
-        picture[overlaid] += extra * log_uniform(generator, 1e-3, 0.1, len(overlaid), 1, 1)
+        if len(overlaid):
+            others = programs(len(overlaid), generator)
+            extra = energy(
+                others,
+                torch.zeros(len(overlaid)),
+                uniform(generator, -0.5, 0.7, len(overlaid)),
+                generator,
+                side,
+            )
+            picture[overlaid] += extra * log_uniform(generator, 1e-3, 0.1, len(overlaid), 1, 1)
         floor = log_uniform(generator, 1e-5, 1e-2, total, 1, 1)
         hiss = -torch.log(torch.rand(total, side, side, generator=generator).clamp(min=1e-6))
         tilt = torch.exp(torch.randn(total, 1, 1, generator=generator) * 1.5 * torch.linspace(-1, 1, side))

@@ -186,6 +186,7 @@ class TrainConfig:
         seed: Source of every random choice of the run.
         patience: Epochs without a better validation score before stopping; ``None``: never stop early.
         save_every: Steps between two saved states; ``None``: at each epoch's end only.
+        flip: Share of the training clips whose frames are mirrored left to right each time they are drawn.
         compile: Run the encoder through ``torch.compile``.
         checkpoint: Recompute each step of the walk in the backward pass instead of keeping it.
         floors: Also train an audio-only and a video-only model on the same clips, as floors for the score;
@@ -199,6 +200,7 @@ class TrainConfig:
     seed: int = 0
     patience: int | None = None
     save_every: int | None = None
+    flip: float = 0.0
     compile: bool = False
     checkpoint: bool = False
     floors: bool = False

@@ -1,0 +1,51 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from avtune.transforms import Batch, flip_frames
+
+
+def batch_of(clips: int) -> Batch:
+    generator = torch.Generator().manual_seed(clips)
+    return Batch(
+        frames=torch.randint(0, 255, (clips, 2, 3, 4, 6), generator=generator, dtype=torch.uint8),
+        spectrogram=torch.zeros(clips, 2, 4, 4),
+        has_audio=torch.ones(clips, dtype=torch.bool),
+        has_video=torch.ones(clips, dtype=torch.bool),
+        valid=torch.ones(clips, 2, dtype=torch.bool),
+        target=None,
+        names=[f"clip {k}" for k in range(clips)],
+    )
+
+
+@given(share=st.floats(0, 1), seed=st.integers(0, 99), epoch=st.integers(0, 99), cut=st.integers(1, 11))
+def test_whole_clips_are_mirrored_or_not_however_they_are_batched(
+    share: float, seed: int, epoch: int, cut: int
+) -> None:
+    batch = batch_of(12)
+    flipped = flip_frames(batch, share, seed=seed, epoch=epoch)
+    for before, after in zip(batch.frames, flipped.frames, strict=True):
+        assert torch.equal(after, before) or torch.equal(after, before.flip(-1))
+    part = replace(
+        batch, frames=batch.frames[cut:], names=batch.names[cut:], has_audio=batch.has_audio[cut:],
+        has_video=batch.has_video[cut:], valid=batch.valid[cut:], spectrogram=batch.spectrogram[cut:],
+    )  # fmt: skip
+    assert torch.equal(flip_frames(part, share, seed=seed, epoch=epoch).frames, flipped.frames[cut:])
+
+
+def test_the_share_is_met_and_changes_with_the_epoch() -> None:
+    batch = batch_of(400)
+
+    def mirrored(epoch: int) -> torch.Tensor:
+        after = flip_frames(batch, 0.5, seed=0, epoch=epoch).frames
+        return torch.tensor([not torch.equal(a, b) for a, b in zip(after, batch.frames, strict=True)])
+
+    first, second = mirrored(0), mirrored(1)
+    assert 160 < first.sum() < 240
+    assert 140 < (first != second).sum() < 260
+    assert flip_frames(batch, 0.0, seed=0, epoch=0) is batch
+    with pytest.raises(ValueError, match=r"train\.flip is 1\.5"):
+        flip_frames(batch, 1.5, seed=0, epoch=0)

@@ -16,7 +16,7 @@ import avtune
 from avtune.backbones.timm_loading import timm
 from avtune.config import EncoderConfig, RunConfig
 from avtune.datasets import Collection, DatasetError, existing, read
-from avtune.datasets.clips import ClipDataset
+from avtune.datasets.clips import CACHE_LIMIT_BYTES, ClipDataset, clip_bytes, prepare_all
 from avtune.datasets.manifest import restrict
 from avtune.datasets.sections import cut
 from avtune.model import CONFIG, AudioVisualModel, load
@@ -28,18 +28,17 @@ from avtune.train import Observer, Trainer, evaluate
 from avtune.train.evaluate import ShuffledSound
 from avtune.train.files import write_atomically
 from avtune.train.log import read_log
-from avtune.transforms import Damaged
+from avtune.transforms import Damaged, Prepared
 
 METRICS, REPORT, FLOORS = "metrics.json", "report.html", "floors"
-
-Prepared = Callable[[int, int], None]
+CLIPS_WORTH_A_WORKER = 16
 
 
 class RunObserver(Observer):
     """Watches a whole run; the command line shows progress bars through one."""
 
-    def preparing(self, split: str) -> Callable[[int, int], None] | None:
-        """Clips of ``split`` are about to be prepared; the answer is called with (done, all)."""
+    def reading(self, clips: int) -> Callable[[int, int], None] | None:
+        """``clips`` clips are about to be read; the answer is called with (done, all)."""
         return None
 
     def scoring(self, what: str, clips: int) -> Callable[[int], None] | None:
@@ -80,21 +79,31 @@ class ScoreSheet:
 
 
 def prepare_clips(
-    config: RunConfig, model: AudioVisualModel, collection: Collection, observer: RunObserver,
+    config: RunConfig,
+    model: AudioVisualModel,
+    collection: Collection,
+    observer: RunObserver,
     splits: tuple[str, ...] = ("train", "validation", "test"),
-) -> Clips:  # fmt: skip
-    """Make datasets of a collection's splits, decoding every clip once where they fit in memory."""
-    prepared = {}
-    for split in splits:
-        if records := collection.splits.get(split, ()):
-            clips = ClipDataset(
-                records, model.preprocessing, model.task.target, config.data.cache,
-                workers=config.data.workers, progress=observer.preparing(split),
-            )  # fmt: skip
-            if clips.note:
-                observer.message(clips.note)
-            prepared[split] = clips
-    return Clips(collection, prepared)
+) -> Clips:
+    """Make datasets of a collection's splits, decoding every clip once where all fit in memory."""
+    present = {split: records for split in splits if (records := collection.splits.get(split, ()))}
+    everything = [record for records in present.values() for record in records]
+    prepared: list[Prepared | Damaged] | None = None
+    size = len(everything) * clip_bytes(model.preprocessing)
+    if config.data.cache and size > CACHE_LIMIT_BYTES:
+        observer.message(
+            f"{len(everything)} prepared clips would take {size / 1e9:.1f} GB of memory: they are read anew each time"
+        )
+    elif config.data.cache:
+        # Starting a process costs as much as reading some clips.
+        workers = min(config.data.workers, len(everything) // CLIPS_WORTH_A_WORKER)
+        prepared = prepare_all(everything, model.preprocessing, workers, observer.reading(len(everything)))
+    datasets, first = {}, 0
+    for split, records in present.items():
+        mine = None if prepared is None else prepared[first : first + len(records)]
+        datasets[split] = ClipDataset(records, model.preprocessing, model.task.target, prepared=mine)
+        first += len(records)
+    return Clips(collection, datasets)
 
 
 def read_collection(config: RunConfig, observer: RunObserver) -> Collection:

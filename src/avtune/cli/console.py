@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
@@ -16,7 +17,8 @@ from avtune.runs import RunObserver, ScoreSheet
 
 # Progress goes to standard error, results to standard output, so that results can be piped.
 progress_console = Console(stderr=True)
-console = Console()
+# Piped or in a log, tables need not fit a terminal of 80 columns.
+console = Console(width=None if sys.stdout.isatty() else 160)
 
 
 def new_progress() -> Progress:
@@ -58,9 +60,9 @@ class ConsoleObserver(RunObserver):
 
         return update
 
-    def preparing(self, split: str) -> Callable[[int, int], None] | None:
+    def reading(self, clips: int) -> Callable[[int, int], None] | None:
         """A bar for the clips that are read."""
-        return self.bar(f"reading {split} clips", None)
+        return self.bar("reading clips", clips)
 
     def scoring(self, what: str, clips: int) -> Callable[[int], None] | None:
         """A bar for the clips that are scored."""

@@ -50,6 +50,7 @@ class ClipDataset(Dataset[Sample | Damaged]):
         workers: int = 0,
         progress: Progress | None = None,
         cache_limit_bytes: int = CACHE_LIMIT_BYTES,
+        prepared: Sequence[Prepared | Damaged] | None = None,
     ) -> None:
         """Take the clips and, if asked to, prepare them all.
 
@@ -61,19 +62,20 @@ class ClipDataset(Dataset[Sample | Damaged]):
             workers: Processes that prepare them; 0: this one.
             progress: Called with the number of prepared and of all files.
             cache_limit_bytes: Largest cache; above it clips are decoded whenever they are drawn.
+            prepared: The clips, where they were prepared already; ``cache`` then has no effect.
         """
         self.records = tuple(records)
         self.preprocessing = preprocessing
         self.note = ""
         self._target = target
-        self._prepared: list[Prepared | Damaged] | None = None
+        self._prepared = None if prepared is None else list(prepared)
         size = len(self.records) * clip_bytes(preprocessing)
-        if cache and size > cache_limit_bytes:
+        if cache and prepared is None and size > cache_limit_bytes:
             self.note = (
                 f"{len(self.records)} prepared clips take {size / 1e9:.1f} GB, more than the cache's "
                 f"{cache_limit_bytes / 1e9:.1f} GB: they are decoded anew each time"
             )
-        elif cache:
+        elif cache and prepared is None:
             self._prepared = prepare_all(self.records, preprocessing, workers, progress)
         self.cached = self._prepared is not None
 

@@ -1,0 +1,168 @@
+"""Tables, links and facts of the documentation agree with the code and with what was measured."""
+
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+from urllib.parse import urlparse
+
+import pytest
+from docs_pages import PAGES, ROOT, prose
+
+from avtune.datasets import READERS
+from avtune.datasets.manifest import PROBLEMS, UNUSABLE
+from avtune.fusion import METHODS
+from avtune.model import AudioVisualModel
+from avtune.profile import count_parameters
+from avtune.recipes import fields_of, parse_config, recipe_names, recipe_path
+
+
+def _load(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def tables():
+    return _load("docs_tables")
+
+
+def test_readme_is_what_the_script_writes(tables):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert {match[2] for match in tables.MARKED.finditer(text)} == set(tables.README_PARTS)
+    assert tables.filled(text) == text, "run: python tools/docs_tables.py"
+
+
+def test_script_replaces_what_is_stale(tables):
+    text = "before\n<!-- begin methods -->\nold\n<!-- end methods -->\nafter\n"
+    wanted = tables.filled(text)
+    assert "old" not in wanted
+    assert wanted.startswith("before\n<!-- begin methods -->\n| method |")
+    assert all(f"| `{name}` |" in wanted for name in METHODS)
+    assert wanted.endswith("<!-- end methods -->\nafter\n")
+
+
+def test_results_of_seeds_become_a_table_with_their_mean(tables, tmp_path, monkeypatch):
+    floors = {"majority": 0.5, "audio only": 0.6, "video only": 0.55, "shuffled audio": 0.4}
+    runs = [{"seed": seed, "score": {"value": 0.7 + seed / 10}, "floors": floors} for seed in (1, 0)]
+    file = tmp_path / "seeds.json"
+    file.write_text(json.dumps({"runs": runs}), encoding="utf-8")
+    monkeypatch.setattr(tables, "SEEDS", file)
+    lines = tables.try_results().splitlines()
+    assert lines[2] == "| 0 | 70.0 % | 50.0 % | 60.0 % | 55.0 % | 40.0 % |"
+    assert lines[3].startswith("| 1 | 80.0 %")
+    assert lines[4].startswith("| mean | **75.0 %** | **50.0 %**")
+
+
+def test_every_setting_is_described(tables):
+    rows = [line.split(" | ") for line in tables.settings().splitlines()[2:]]
+    assert [row[0].strip("|` ") for row in rows] == [f"--{name}" for name in fields_of()]
+    assert all(len(row[2].strip(" |")) > 10 for row in rows)
+
+
+def test_every_command_has_its_help(tables):
+    pages = tables.help_pages()
+    for name in ("try", "train", "eval", "predict", "profile", "check", "list", "data bandstand"):
+        assert f"## avtune {name}\n" in pages
+        assert f"usage: avtune {name} " in pages
+
+
+@pytest.mark.parametrize("name", ["ave/lavish_vit_b", "bandstand/lavish_nano"])
+def test_recorded_counts_are_current(name, tables):
+    recorded = json.loads(tables.COSTS.read_text(encoding="utf-8"))
+    model = AudioVisualModel(
+        parse_config((), recipe_path(name)), tuple(map(str, range(recorded["labels"]))), device="meta"
+    )
+    counts = count_parameters(model)
+    assert recorded["recipes"][name]["trainable"] == counts.trainable
+    assert recorded["recipes"][name]["total_published"] == counts.total_published
+
+
+def test_counts_of_every_recipe_are_recorded(tables):
+    recorded = json.loads(tables.COSTS.read_text(encoding="utf-8"))["recipes"]
+    assert sorted(recorded) == recipe_names(), "run: python benchmarks/recipe_costs.py"
+
+
+def test_recipes_of_the_papers_rows_are_in_the_table(tables):
+    published = [name for name in recipe_names() if name.startswith("ave/")]
+    assert all(f"`{name}`" in tables.recipes() for name in published)
+
+
+def test_problems_of_check_are_those_of_the_page():
+    text = (ROOT / "docs/own_clips.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| .* \| (.*) \|$", text, re.MULTILINE)
+    assert [name for name, _ in rows] == sorted(PROBLEMS, key=[name for name, _ in rows].index)
+    assert {name for name, use in rows if use == "left out"} == UNUSABLE
+
+
+def test_readers_are_those_of_the_page():
+    text = (ROOT / "docs/datasets.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)) == set(READERS)
+
+
+def _anchors(page):
+    headings = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    targets = re.findall(r"\[[^\]]*\]\(([^)\s]+)\)", prose(page))
+    for target in targets:
+        if urlparse(target).scheme:
+            assert target.startswith("https://"), target
+            continue
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        assert file.exists(), f"{page.name} links to {target}"
+        assert not anchor or anchor in _anchors(file), f"{page.name} links to {target}"
+
+
+LOADED = re.compile(
+    r"""<(?:script|img|iframe|source|video|audio|link)\b[^>]*?\b(?:src|href)=["']((?:https?:)?//[^"']+)"""
+)
+STYLE = re.compile(r"""(?:url\(|@import\s+)["']?((?:https?:)?//[^"')]+)""")
+
+
+def test_site_builds_without_a_warning_and_loads_nothing_from_elsewhere(tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "sphinx",
+        "-q",
+        "-W",
+        "--keep-going",
+        "-b",
+        "html",
+        "-d",
+        str(tmp_path / "trees"),
+    ]
+    built = subprocess.run(
+        [*command, str(ROOT / "docs"), str(tmp_path / "html")], capture_output=True, text=True
+    )
+    assert built.returncode == 0, built.stderr
+    pages = list((tmp_path / "html").rglob("*.html"))
+    assert len(pages) > len(PAGES)
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        assert not LOADED.findall(text), page
+        assert not STYLE.findall(text), page
+    for style in (tmp_path / "html").rglob("*.css"):
+        assert not STYLE.findall(style.read_text(encoding="utf-8")), style
+
+
+@pytest.mark.parametrize(
+    "loads",
+    [
+        '<script src="https://x.org/a.js">',
+        "<link rel='stylesheet' href='//x.org/a.css'>",
+        '<img alt="" src="http://x/y">',
+    ],
+)
+def test_what_loads_from_elsewhere_is_found(loads):
+    assert LOADED.findall(loads)
+    assert STYLE.findall("@import 'https://x.org/a.css'")
+    assert not LOADED.findall('<a href="https://x.org">')

@@ -1,0 +1,254 @@
+"""Tables of the documentation and of README.md, made from the code and from measured results.
+
+    python tools/docs_tables.py            # rewrite the marked parts of README.md
+    python tools/docs_tables.py --check    # only say whether they are current
+
+The build of the documentation calls :func:`write_pages` for its own tables, so these cannot grow stale.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import dataclasses
+import inspect
+import json
+import os
+import re
+import statistics
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from avtune import cli
+from avtune.config import RunConfig
+from avtune.fusion import METHODS
+from avtune.fusion.lavish import LavishConfig
+from avtune.recipes import recipe_names, recipe_path
+from avtune.transforms import AUDIO_PRESETS
+
+ROOT = Path(__file__).resolve().parents[1]
+README = ROOT / "README.md"
+COSTS = ROOT / "benchmarks/results/recipe_costs.json"
+SEEDS = ROOT / "benchmarks/results/try_seeds.json"
+FLOORS = ("majority", "audio only", "video only", "shuffled audio")
+MARKED = re.compile(r"(<!-- begin (\S+) -->\n).*?(<!-- end \2 -->)", re.DOTALL)
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+
+
+def methods() -> str:
+    rows = [
+        [f"`{name}`", method.title, method.paper or "(baseline)", ", ".join(f"`{p}`" for p in method.presets)]
+        for name, method in METHODS.items()
+    ]
+    return table(["method", "what it is", "published", "presets"], rows)
+
+
+def variants() -> str:
+    """The variants of LAVISH that Table 4 of its paper compares, each one option away from another."""
+    directions = LavishConfig.__annotations__["direction"]
+    names = ast.literal_eval(directions.removeprefix("Literal").strip())
+    rows = [[f"`--encoder.options.direction {name}`", _directions()[name]] for name in names]
+    rows.append(
+        [
+            "`--encoder.options.latents 0`",
+            "AVISH: full cross-attention instead of latent tokens, any direction",
+        ]
+    )
+    return table(["setting of `lavish`", "what it does"], rows)
+
+
+def _directions() -> dict[str, str]:
+    return {
+        "both": "each stream hears the other (the default)",
+        "audio_to_visual": "the frames hear the sound, not the other way round",
+        "visual_to_audio": "the sound hears the frames, not the other way round",
+        "none": "plain adapters: the streams meet in the head alone",
+    }
+
+
+def presets() -> str:
+    """Every setting of LAVISH under every preset."""
+    known: Mapping[str, LavishConfig] = METHODS["lavish"].presets
+    rows = []
+    for field in dataclasses.fields(LavishConfig):
+        values = [getattr(preset, field.name) for preset in known.values()]
+        shown = [f"`{_yaml(value)}`" for value in values]
+        rows.append([f"`{field.name}`", *(value if value == shown[0] else f"**{value}**" for value in shown)])
+    return table(["setting", *(f"`{name}`" for name in known)], rows)
+
+
+def _yaml(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def recipes() -> str:
+    """The recipes of published rows: what the paper reports and what avtune builds."""
+    costs = json.loads(COSTS.read_text(encoding="utf-8"))["recipes"]
+    rows = []
+    for name in recipe_names():
+        first = recipe_path(name).read_text(encoding="utf-8").splitlines()[0]
+        found = re.search(r"Table (\d+), ([\d.]+) %", first)
+        if found is None:
+            continue
+        cost = costs[name]
+        rows.append([
+            f"`{name}`", found[1], f"{found[2]} %", f"{cost['trainable'] / 1e6:.3f} M",
+            f"{cost['total_published'] / 1e6:.3f} M", f"{cost['method_gmacs']:.1f}",
+        ])  # fmt: skip
+    rows.sort(key=lambda row: (row[1], row[0]))
+    return table(
+        ["recipe", "Table", "published accuracy", "trained here", "total here, as the paper counts",
+         "method and head, GMAC per clip"],
+        rows,
+    )  # fmt: skip
+
+
+def sounds() -> str:
+    rows = [
+        [
+            f"`{name}`",
+            f"{p.steps} x {p.mels}",
+            f"{p.shift_ms:g} ms",
+            f"{p.seconds:g} s",
+            p.placement,
+            p.source,
+        ]
+        for name, p in AUDIO_PRESETS.items()
+    ]
+    return table(["preset", "steps x mels", "shift", "window", "placement", "source"], rows)
+
+
+def settings() -> str:
+    """Every setting of a run, from the docstrings of the dataclasses."""
+    rows: list[list[str]] = []
+
+    def add(kind: type, prefix: str) -> None:
+        described = _attributes(inspect.getdoc(kind) or "")
+        for field in dataclasses.fields(kind):
+            default = field.default if field.default is not dataclasses.MISSING else field.default_factory()  # type: ignore[misc]
+            if dataclasses.is_dataclass(default):
+                add(type(default), f"{prefix}{field.name}.")
+            else:
+                shown = "" if default is None else f"`{json.dumps(default)}`"
+                rows.append([f"`--{prefix}{field.name}`", shown, described[field.name]])
+
+    add(RunConfig, "")
+    return table(["setting", "default", "meaning"], rows)
+
+
+def _attributes(docstring: str) -> dict[str, str]:
+    """Name to text of a Google-style ``Attributes:`` section."""
+    section = docstring.partition("Attributes:\n")[2]
+    found: dict[str, str] = {}
+    for line in section.splitlines():
+        if match := re.match(r" {4}(\w+): (.*)", line):
+            name = match[1]
+            found[name] = match[2]
+        elif line.strip():
+            found[name] += f" {line.strip()}"
+    return {name: text.replace("``", "`") for name, text in found.items()}
+
+
+def help_pages() -> str:
+    """The help text of every command."""
+    width, os.environ["COLUMNS"] = os.environ.get("COLUMNS"), "96"
+    try:
+        parts = []
+        for name, command in _commands(cli._parser()):
+            parts.append(f"## avtune {name}\n\n```text\n{command.format_help().rstrip()}\n```\n")
+    finally:
+        if width is None:
+            del os.environ["COLUMNS"]
+        else:
+            os.environ["COLUMNS"] = width
+    return "\n".join(parts)
+
+
+def _commands(parser: argparse.ArgumentParser, prefix: str = "") -> list[tuple[str, argparse.ArgumentParser]]:
+    found: list[tuple[str, argparse.ArgumentParser]] = []
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, command in action.choices.items():
+                nested = _commands(command, f"{prefix}{name} ")
+                found += nested or [(f"{prefix}{name}", command)]
+    return found
+
+
+def try_results() -> str:
+    """What ``avtune try`` reached, seed by seed; a plain sentence where it was not yet measured.
+
+    ``benchmarks/results/try_seeds.json`` holds under ``runs`` the ``metrics.json`` of each seed's run.
+    """
+    if not SEEDS.is_file():
+        return "Not measured yet: `benchmarks/results/try_seeds.json` is absent.\n"
+    runs: list[dict[str, Any]] = json.loads(SEEDS.read_text(encoding="utf-8"))["runs"]
+    rows = [
+        [
+            f"{run['seed']}",
+            _percent(run["score"]["value"]),
+            *(_percent(run["floors"][name]) for name in FLOORS),
+        ]
+        for run in sorted(runs, key=lambda run: run["seed"])
+    ]
+    means = [
+        [run["score"]["value"] for run in runs],
+        *([run["floors"][name] for run in runs] for name in FLOORS),
+    ]
+    rows.append(["mean", *(f"**{_percent(statistics.mean(values))}**" for values in means)])
+    return table(["seed", "sound and frames", *FLOORS], rows)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+README_PARTS: dict[str, Callable[[], str]] = {
+    "methods": methods,
+    "variants": variants,
+    "try": try_results,
+}
+PAGES: dict[str, Callable[[], str]] = {
+    "methods": methods,
+    "variants": variants,
+    "presets": presets,
+    "recipes": recipes,
+    "sounds": sounds,
+    "settings": settings,
+    "help": help_pages,
+    "try": try_results,
+}
+
+
+def filled(text: str) -> str:
+    """A document with its marked parts as they should be."""
+    return MARKED.sub(lambda match: f"{match[1]}{README_PARTS[match[2]]()}{match[3]}", text)
+
+
+def write_pages(folder: Path) -> None:
+    """Write the tables that pages of the documentation include."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, make in PAGES.items():
+        (folder / f"{name}.inc").write_text(make(), encoding="utf-8")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Fill the marked parts of README.md.")
+    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 where it is not current")
+    options = parser.parse_args()
+    present = README.read_text(encoding="utf-8")
+    wanted = filled(present)
+    if options.check:
+        return int(present != wanted)
+    README.write_text(wanted, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -87,9 +88,12 @@ class Trainer:
         self.observer = observer or Observer()
         self.accelerator = _accelerator(config.train.precision)
         self.model: nn.Module
-        self.model, self.optimizer = self.accelerator.prepare(
-            network, build_optimizer(network, config.optimizer)
-        )
+        with warnings.catch_warnings():
+            # Newer PyTorch versions rename the option that _accelerator sets; Accelerate knows only the old name.
+            warnings.filterwarnings("ignore", message=".*broadcast_buffers", category=FutureWarning)
+            self.model, self.optimizer = self.accelerator.prepare(
+                network, build_optimizer(network, config.optimizer)
+            )
         updates_per_epoch = len(self._windows(0))
         self.steps = updates_per_epoch * config.train.epochs
         self.factor = schedule_factor(config.optimizer, steps=self.steps, steps_per_epoch=updates_per_epoch)
@@ -349,6 +353,8 @@ def _accelerator(precision: str) -> Accelerator:
     # Accelerate would keep the precision of this process's first run for all later ones.
     AcceleratorState._reset_state()
     return Accelerator(
+        # Accelerate would leave each of several processes on its own when it finds no device.
+        cpu=not torch.accelerator.is_available(),
         mixed_precision="no" if precision == "fp32" else precision,
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )

@@ -43,3 +43,12 @@ def test_time_is_measured_only_when_asked_for() -> None:
     seconds = measure(config, ("a", "b"), depth=1, repeats=1).seconds
     assert seconds is not None
     assert seconds > 0
+
+
+def test_the_summary_tells_weights_with_and_without_the_unused_head_and_multiply_adds() -> None:
+    model = create_model("vit_base_patch16_224.augreg_in21k", labels=LABELS, device="meta")
+    lines = dict(line.split("  ", 1) for line in model.summary().splitlines() if not line.startswith(" "))
+    assert lines["trainable"].strip() == "4.645 M"
+    assert lines["total"].strip() == "90.444 M"
+    assert lines["total as published"].startswith("107.241 M")
+    assert lines["multiply-adds"].strip() == "222.70 G per clip of 10 segments"

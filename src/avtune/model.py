@@ -140,6 +140,17 @@ class AudioVisualModel(nn.Module):
         """Labels with background behind them, in the order of the outputs."""
         return (*self.labels, "background")
 
+    def summary(self) -> str:
+        """What the model is and costs, as a few lines to print; works on the meta device too.
+
+        Returns:
+            Weights that are trained, frozen and both, with and without the towers' unused class head as papers
+            count them, and multiply-adds of one clip.
+        """
+        from avtune.profile import describe
+
+        return describe(self)
+
     def predict(
         self,
         path: str | Path,

@@ -78,6 +78,33 @@ def count_parameters(model: AudioVisualModel) -> Parameters:
     return Parameters(sum(trained.values()), frozen, sum(map(unused_head_parameters, towers)), parts)
 
 
+def describe(model: AudioVisualModel) -> str:
+    """A model's weights and multiply-adds, a line each."""
+    encoder, parameters = model.config.encoder, count_parameters(model)
+    gmacs = _macs(model.network, model) / 1e9
+    towers = {
+        tower.name: None for tower in (model.network.encoder.video_tower, model.network.encoder.audio_tower)
+    }
+    lines = {
+        "task": f"{model.config.head.task}, {len(model.labels)} labels and background",
+        "towers": ", ".join(towers) + (" (shared by both streams)" if len(towers) == 1 else ""),
+        "method": encoder.fusion,
+        "trainable": millions(parameters.trainable),
+        **{f"  {part}": millions(count) for part, count in parameters.parts.items() if count},
+        "frozen": millions(parameters.frozen),
+        "total": millions(parameters.total),
+        "total as published": f"{millions(parameters.total_published)} (with the towers' unused class head)",
+        "multiply-adds": f"{gmacs:.2f} G per clip of {model.preprocessing.segments} segments",
+    }
+    width = max(map(len, lines))
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in lines.items())
+
+
+def millions(count: int) -> str:
+    """A number of weights as people write it: ``4.645 M``."""
+    return f"{count / 1e6:.3f} M"
+
+
 def measure(
     config: RunConfig, labels: tuple[str, ...], *, repeats: int = 0, depth: int | None = None
 ) -> Cost:

@@ -11,7 +11,7 @@ from avtune.backbones.timm_loading import timm
 from avtune.cli.console import console, facts_table, listing
 from avtune.datasets import READERS
 from avtune.fusion import METHODS
-from avtune.profile import Cost, measure
+from avtune.profile import Cost, measure, millions
 from avtune.recipes import parse_config, recipe_names, recipe_path
 from avtune.train.files import write_atomically
 from avtune.transforms import AUDIO_PRESETS
@@ -35,12 +35,12 @@ def profile(options: argparse.Namespace) -> int:
 
 def _facts(cost: Cost, segments: int) -> dict[str, str]:
     parameters = cost.parameters
-    facts = {"trainable": _millions(parameters.trainable)}
-    facts |= {f"  {part}": _millions(count) for part, count in parameters.parts.items() if count}
+    facts = {"trainable": millions(parameters.trainable)}
+    facts |= {f"  {part}": millions(count) for part, count in parameters.parts.items() if count}
     facts |= {
-        "frozen": _millions(parameters.frozen),
-        "total": _millions(parameters.total),
-        "total as papers count": f"{_millions(parameters.total_published)} (with the towers' unused class head)",
+        "frozen": millions(parameters.frozen),
+        "total": millions(parameters.total),
+        "total as papers count": f"{millions(parameters.total_published)} (with the towers' unused class head)",
         "towers": f"{cost.tower_gmacs:.2f} GMAC per clip of {segments} segments",
         "method and head": f"{cost.method_gmacs:.2f} GMAC",
         "kept for backward": f"{cost.saved_mib:.0f} MiB per clip (towers alone: {cost.tower_saved_mib:.0f} MiB)",
@@ -48,10 +48,6 @@ def _facts(cost: Cost, segments: int) -> dict[str, str]:
     if cost.seconds is not None:
         facts["forward and backward"] = f"{cost.seconds:.2f} s per clip on this machine's CPU"
     return facts
-
-
-def _millions(count: int) -> str:
-    return f"{count / 1e6:.3f} M"
 
 
 def show(options: argparse.Namespace) -> int:

@@ -46,15 +46,20 @@ html_static_path = ["_static"]
 html_css_files = ["avtune.css"]
 html_show_sphinx = False
 html_copy_source = False
-smartquotes = False
+smartquotes_action = "D"  # dashes alone: quotation marks stay as they are typed
 pygments_style = "friendly"
 pygments_dark_style = "github-dark"
 
 
-def _write_tables(app: Sphinx) -> None:
+def _prepare(app: Sphinx) -> None:
+    """Make the tables that pages include; remove what an earlier reference asked for and this one does not."""
     docs_tables.write_pages(HERE / "api" / "tables")
+    wanted = (HERE / "reference.md").read_text(encoding="utf-8").split()
+    for page in (HERE / "api").glob("*.rst"):
+        if page.stem not in wanted:
+            page.unlink()
 
 
 def setup(app: Sphinx) -> None:
-    """Make the tables that pages include, before any page is read."""
-    app.connect("builder-inited", _write_tables)
+    """Prepare before autosummary writes its pages and any page is read."""
+    app.connect("builder-inited", _prepare, priority=400)

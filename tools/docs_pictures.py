@@ -9,6 +9,7 @@ The clip shown is chosen without a look at its prediction: the first test clip w
 from __future__ import annotations
 
 import argparse
+import io
 import shutil
 import subprocess
 import sys
@@ -79,7 +80,9 @@ def draw(model: AudioVisualModel, record: Record, path: Path) -> None:
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0, labelsize=10)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"Software": None})
+    picture = io.BytesIO()
+    figure.savefig(picture, metadata={"Software": None})
+    _write_small(Image.open(picture), path)
 
 
 def _blocks(axes: Any, classes: np.ndarray, seconds: float, names: tuple[str, ...], row: int) -> None:
@@ -92,9 +95,9 @@ def _blocks(axes: Any, classes: np.ndarray, seconds: float, names: tuple[str, ..
         axes.barh(
             row, (end - start) * seconds, left=start * seconds, height=0.8, color=fill, edgecolor="white"
         )
-        if end - start > 1:
-            middle = (start + end) / 2 * seconds
-            axes.text(middle, row, names[label], ha="center", va="center", color=text, fontsize=10)
+        if end - start > 1 or not background:
+            middle, size = (start + end) / 2 * seconds, 10 if end - start > 1 else 8
+            axes.text(middle, row, names[label], ha="center", va="center", color=text, fontsize=size)
 
 
 def screenshot(page: Path, path: Path) -> None:
@@ -110,7 +113,11 @@ def screenshot(page: Path, path: Path) -> None:
         subprocess.run(
             [browser, *options, page.resolve().as_uri()], check=True, capture_output=True, timeout=120
         )
-        Image.open(shot).convert("RGB").quantize(128).save(path, optimize=True)
+        _write_small(Image.open(shot), path)
+
+
+def _write_small(picture: Image.Image, path: Path) -> None:
+    picture.convert("RGB").quantize(192).save(path, optimize=True)
 
 
 def main() -> int:

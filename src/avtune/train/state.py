@@ -17,6 +17,7 @@ from avtune.errors import AvtuneError
 from avtune.train.files import remove_leftovers, write_atomically
 
 FILE = "last.pt"
+DIGEST_BYTES = 32
 
 # What may change between two stretches of a run without changing its weights.
 WITHOUT_EFFECT = ("data.cache", "data.workers", "train.checkpoint", "train.floors", "train.save_every")
@@ -96,10 +97,11 @@ def run_identity(config: RunConfig, names: list[str], processes: int) -> dict[st
 
 
 def save_state(folder: Path, state: RunState) -> None:
-    """Write the state to ``folder/last.pt``, atomically."""
+    """Write the state to ``folder/last.pt``, atomically: a SHA-256 digest, then what ``torch.save`` makes of it."""
     buffer = io.BytesIO()
     torch.save({**vars(state), "progress": asdict(state.progress)}, buffer)
-    write_atomically(folder / FILE, buffer.getvalue())
+    content = buffer.getvalue()
+    write_atomically(folder / FILE, hashlib.sha256(content).digest() + content)
     remove_leftovers(folder / FILE)
 
 
@@ -117,7 +119,11 @@ def load_state(folder: Path, identity: dict[str, str]) -> RunState | None:
     if not path.exists():
         return None
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        stored = path.read_bytes()
+        # torch.load overlooks flipped bits, with which a run would go on to other weights.
+        if hashlib.sha256(stored[DIGEST_BYTES:]).digest() != stored[:DIGEST_BYTES]:
+            raise ValueError("wrong digest")
+        content = torch.load(io.BytesIO(stored[DIGEST_BYTES:]), map_location="cpu", weights_only=True)
         state = RunState(**{**content, "progress": Progress(**content["progress"])})
         differing = sorted(name for name in identity if state.identity.get(name) != identity[name])
     except Exception as error:

@@ -1,0 +1,88 @@
+"""Options that change how a run is computed, not what comes out of it."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from made_up_clips import MadeUpClips
+from training_case import largest_difference, small_config, small_model, small_trainer
+
+from avtune.train.log import read_log
+from avtune.train.stop import StopRequest
+from avtune.transforms import collate
+
+
+def test_recomputed_steps_give_identical_gradients() -> None:
+    gradients, buffers = [], []
+    for recompute in (False, True):
+        model = small_model(small_config(checkpoint=recompute))
+        assert model.network.encoder.recompute is recompute
+        network = model.network.train()
+        batch = collate([MadeUpClips(4)[k] for k in range(4)])
+        outputs, encoded = network(batch)
+        model.task.loss(outputs, encoded, batch).total.backward()
+        gradients.append({n: w.grad for n, w in network.named_parameters() if w.grad is not None})
+        buffers.append({n: b for n, b in network.named_buffers() if "running" in n})
+    assert len(gradients[0]) > 30
+    for name, gradient in gradients[0].items():
+        assert torch.equal(gradient, gradients[1][name]), name
+    assert all(value.abs().sum() > 0 for value in gradients[0].values())
+    assert buffers[0].keys() == buffers[1].keys()
+
+
+@pytest.mark.skipif(not any(map(shutil.which, ("gcc", "g++", "clang"))), reason="no C compiler")
+def test_a_compiled_encoder_trains_as_the_plain_one(tmp_path: Path) -> None:
+    config = small_config({"batch_norm": False}, epochs=1, batch_size=4)
+    config.optimizer.clip_norm = None
+    weights = []
+    for name in ("plain", "compiled"):
+        trainer = small_trainer(config, tmp_path / name, MadeUpClips(4))
+        if name == "compiled":
+            trainer.network.encoder.compile(dynamic=False)
+        trainer.fit()
+        weights.append(trainer.network.trained_state())
+        (row,) = (row for row in read_log(tmp_path / name / "log.jsonl") if row["event"] == "step")
+        assert row["gradient_norm"] > 0
+    plain, compiled = (read_log(tmp_path / name / "log.jsonl")[0] for name in ("plain", "compiled"))
+    assert compiled["loss"] == pytest.approx(plain["loss"], rel=1e-5)
+    assert compiled["gradient_norm"] == pytest.approx(plain["gradient_norm"], rel=1e-4)
+    assert weights[0].keys() == weights[1].keys()
+
+
+def test_the_first_signal_is_a_wish_and_the_second_is_not() -> None:
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    with StopRequest() as request:
+        assert not request.asked
+        signal.raise_signal(signal.SIGINT)
+        assert request.asked
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert {number: signal.getsignal(number) for number in before} == before
+
+
+def test_outside_the_main_thread_signals_are_left_alone(tmp_path: Path) -> None:
+    config = small_config(epochs=1)
+    steps: list[int] = []
+
+    def train() -> None:
+        steps.append(small_trainer(config, tmp_path, MadeUpClips(4)).fit().progress.step)
+
+    thread = threading.Thread(target=train)
+    thread.start()
+    thread.join()
+    assert steps == [1]
+
+
+def test_settings_without_effect_do_not_hinder_resuming(tmp_path: Path) -> None:
+    trainer = small_trainer(small_config(), tmp_path, MadeUpClips(8))
+    weights = trainer.fit().weights
+    changed = copy.deepcopy(small_config(save_every=1, checkpoint=True))
+    changed.data.workers = 5
+    again = small_trainer(changed, tmp_path, MadeUpClips(8)).fit()
+    assert largest_difference(again.weights, weights) == 0

@@ -184,25 +184,27 @@ def _commands(parser: argparse.ArgumentParser, prefix: str = "") -> list[tuple[s
 def try_results() -> str:
     """What ``avtune try`` reached, seed by seed; a plain sentence where it was not yet measured.
 
-    ``benchmarks/results/try_seeds.json`` holds under ``runs`` the ``metrics.json`` of each seed's run.
+    ``benchmarks/experiments/try_seeds.py`` measures it: under ``runs`` lies the ``metrics.json`` of each
+    seed's run, with wall time and memory of the whole command.
     """
     if not SEEDS.is_file():
         return "Not measured yet: `benchmarks/results/try_seeds.json` is absent.\n"
-    runs: list[dict[str, Any]] = json.loads(SEEDS.read_text(encoding="utf-8"))["runs"]
-    rows = [
-        [
-            f"{run['seed']}",
-            _percent(run["score"]["value"]),
-            *(_percent(run["floors"][name]) for name in FLOORS),
-        ]
-        for run in sorted(runs, key=lambda run: run["seed"])
-    ]
-    means = [
+    measured: dict[str, Any] = json.loads(SEEDS.read_text(encoding="utf-8"))
+    runs = sorted(measured["runs"], key=lambda run: run["seed"])
+    columns = [
         [run["score"]["value"] for run in runs],
         *([run["floors"][name] for run in runs] for name in FLOORS),
     ]
-    rows.append(["mean", *(f"**{_percent(statistics.mean(values))}**" for values in means)])
-    return table(["seed", "sound and frames", *FLOORS], rows)
+    rows = [
+        [f"{run['seed']}", *map(_percent, shares), f"{run['wall_seconds']:.0f} s"]
+        for run, *shares in zip(runs, *columns, strict=True)
+    ]
+    means = [f"**{_percent(statistics.mean(column))}**" for column in columns]
+    rows.append(["mean", *means, f"{statistics.mean(run['wall_seconds'] for run in runs):.0f} s"])
+    peak = max(run["peak_process_mib"] for run in runs)
+    heading = ["seed", "sound and frames", *FLOORS, "time of the whole command"]
+    machine = f"{measured['machine']}, at most {peak} MiB of memory in one process"
+    return f"{table(heading, rows)}\nMeasured by `{measured['command']}` ({machine}).\n"
 
 
 def _percent(share: float) -> str:

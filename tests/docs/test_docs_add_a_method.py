@@ -1,5 +1,6 @@
 """Following the page "add a method" to the letter gives a method that trains."""
 
+import json
 import os
 import re
 import shutil
@@ -8,6 +9,8 @@ import sys
 
 import pytest
 from docs_pages import ROOT, blocks
+
+from avtune.datasets.bandstand import render_bandstand
 
 PAGE = ROOT / "docs/methods/add_a_method.md"
 
@@ -35,6 +38,10 @@ def followed(tmp_path_factory):
     return folder
 
 
+# Several commands in one process: importing PyTorch takes longer than most of them.
+COMMANDS = "import json, sys; from avtune.cli import main; sys.exit(max(map(main, json.loads(sys.argv[1]))))"
+
+
 def _run(followed, *words):
     environment = {
         **os.environ,
@@ -42,26 +49,26 @@ def _run(followed, *words):
         "OMP_NUM_THREADS": "1",
         "COLUMNS": "200",
     }
-    command = [sys.executable, "-m", *words]
-    return subprocess.run(command, cwd=followed, env=environment, capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, *words], cwd=followed, env=environment, capture_output=True, text=True
+    )
 
 
 def test_the_pages_test_passes(followed):
-    result = _run(followed, "pytest", "-q", "-p", "no:cacheprovider", "tests/fusion/test_mean_exchange.py")
+    result = _run(
+        followed, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/fusion/test_mean_exchange.py"
+    )
     assert "2 passed" in result.stdout, result.stdout + result.stderr
 
 
 def test_the_method_is_listed_and_its_recipe_trains(followed):
-    listed = _run(followed, "avtune", "list", "methods").stdout
-    assert "mean_exchange" in listed
-    assert "each stream hears the average token of the other" in listed
-    rendered = _run(
-        followed, "avtune", "data", "bandstand", "--clips", "10", "--out", "clips", "--workers", "1"
-    )
-    assert rendered.returncode == 0, rendered.stderr
+    render_bandstand(followed / "clips", 10, workers=1)
     quick = ["--data.workers", "0", "--train.epochs", "1", "--train.floors", "false", "--data.root", "clips"]
-    trained = _run(followed, "avtune", "train", "bandstand/mean_exchange_nano", "--out", "run", *quick)
-    assert trained.returncode == 0, trained.stderr
+    train = ["train", "bandstand/mean_exchange_nano", "--out", "run", *quick]
+    result = _run(followed, "-c", COMMANDS, json.dumps([["list", "methods"], train]))
+    assert result.returncode == 0, result.stderr
+    assert "mean_exchange" in result.stdout
+    assert "each stream hears the average token of the other" in result.stdout
     assert (followed / "run/report.html").is_file()
     assert "width: 32" in (followed / "run/config.yaml").read_text(encoding="utf-8")
 
@@ -71,5 +78,5 @@ def test_the_page_is_checked_as_the_package_is(followed):
     file = followed / "src/avtune/fusion/mean_exchange.py"
     settings = ["--config", str(ROOT / "pyproject.toml")]
     for check in (["ruff", "check", *settings], ["ruff", "format", "--check", *settings]):
-        result = _run(followed, *check, str(file))
+        result = _run(followed, "-m", *check, str(file))
         assert result.returncode == 0, result.stdout

@@ -47,14 +47,27 @@ def test_script_replaces_what_is_stale(tables):
 
 def test_results_of_seeds_become_a_table_with_their_mean(tables, tmp_path, monkeypatch):
     floors = {"majority": 0.5, "audio only": 0.6, "video only": 0.55, "shuffled audio": 0.4}
-    runs = [{"seed": seed, "score": {"value": 0.7 + seed / 10}, "floors": floors} for seed in (1, 0)]
+    runs = [
+        {"seed": seed, "score": {"value": 0.7 + seed / 10}, "floors": floors, "wall_seconds": 100 + 10 * seed}
+        for seed in (1, 0)
+    ]
+    runs = [{**run, "peak_process_mib": 900 + run["seed"]} for run in runs]
     file = tmp_path / "seeds.json"
-    file.write_text(json.dumps({"runs": runs}), encoding="utf-8")
+    content = {"runs": runs, "command": "python measure.py", "machine": "made up, 2 cores"}
+    file.write_text(json.dumps(content), encoding="utf-8")
     monkeypatch.setattr(tables, "SEEDS", file)
     lines = tables.try_results().splitlines()
-    assert lines[2] == "| 0 | 70.0 % | 50.0 % | 60.0 % | 55.0 % | 40.0 % |"
+    assert lines[2] == "| 0 | 70.0 % | 50.0 % | 60.0 % | 55.0 % | 40.0 % | 100 s |"
     assert lines[3].startswith("| 1 | 80.0 %")
-    assert lines[4].startswith("| mean | **75.0 %** | **50.0 %**")
+    assert lines[4] == "| mean | **75.0 %** | **50.0 %** | **60.0 %** | **55.0 %** | **40.0 %** | 105 s |"
+    assert "`python measure.py` (made up, 2 cores, at most 901 MiB of memory in one process)" in lines[6]
+
+
+def test_seeds_that_were_measured_are_at_least_three(tables):
+    if not tables.SEEDS.is_file():
+        pytest.skip("avtune try has not been measured over seeds: run benchmarks/experiments/try_seeds.py")
+    runs = json.loads(tables.SEEDS.read_text(encoding="utf-8"))["runs"]
+    assert len({run["seed"] for run in runs}) >= 3
 
 
 def test_every_setting_is_described(tables):

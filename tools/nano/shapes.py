@@ -193,7 +193,9 @@ class ObjectPictures:
         generator = torch.Generator().manual_seed(seed)
         chunks = [templates(512, generator) for _ in range(size // 512)]
         self.bank = torch.cat(chunks).mul(255).byte()
-        self.textures = torch.cat([backgrounds(128, generator) for _ in range(8)]).mul(255).byte()
+        self.textures = (
+            torch.cat([backgrounds(128, generator) for _ in range(max(1, size // 1024))]).mul(255).byte()
+        )
         self.side = side
         self.difficulty = difficulty
 

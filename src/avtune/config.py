@@ -150,6 +150,8 @@ class OptimizerConfig:
     Attributes:
         name: ``adamw`` or ``adam``.
         lr: Learning rate of the method's weights.
+        lr_gate: Learning rate of the method's scalar gates; ``None``: ``lr``. Gates start at zero, and Adam moves a
+            weight by about its rate a step: in a short run a gate needs a higher one to open at all.
         lr_head: Learning rate of the head; ``None``: ``lr``.
         lr_norm: Learning rate of backbone norms, where a method trains them; ``None``: ``lr``.
         weight_decay: Decoupled (adamw) or L2 (adam) decay, on matrices only.
@@ -163,6 +165,7 @@ class OptimizerConfig:
 
     name: Literal["adamw", "adam"] = "adamw"
     lr: float = 1e-3
+    lr_gate: float | None = None
     lr_head: float | None = None
     lr_norm: float | None = None
     weight_decay: float = 0.0
@@ -186,6 +189,8 @@ class TrainConfig:
         seed: Source of every random choice of the run.
         patience: Epochs without a better validation score before stopping; ``None``: never stop early.
         save_every: Steps between two saved states; ``None``: at each epoch's end only.
+        crop_segments: Segments in a row that are drawn from each training clip, anew at every pass; ``None``: all.
+            Seconds of one clip are much alike, so more clips with fewer segments teach more in the same time.
         flip: Share of the training clips whose frames are mirrored left to right each time they are drawn.
         compile: Run the encoder through ``torch.compile``.
         checkpoint: Recompute each step of the walk in the backward pass instead of keeping it.
@@ -200,6 +205,7 @@ class TrainConfig:
     seed: int = 0
     patience: int | None = None
     save_every: int | None = None
+    crop_segments: int | None = None
     flip: float = 0.0
     compile: bool = False
     checkpoint: bool = False

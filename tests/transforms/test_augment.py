@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from avtune.transforms import Batch, flip_frames
+from avtune.transforms import Batch, crop_segments, flip_frames
 
 
 def batch_of(clips: int) -> Batch:
@@ -49,3 +49,40 @@ def test_the_share_is_met_and_changes_with_the_epoch() -> None:
     assert flip_frames(batch, 0.0, seed=0, epoch=0) is batch
     with pytest.raises(ValueError, match=r"train\.flip is 1\.5"):
         flip_frames(batch, 1.5, seed=0, epoch=0)
+
+
+@given(segments=st.integers(1, 6), epoch=st.integers(0, 50), cut=st.integers(0, 5))
+def test_crops_keep_segments_in_a_row_with_their_truth(segments: int, epoch: int, cut: int) -> None:
+    clips, whole = 6, 6
+    number = torch.arange(clips * whole).view(clips, whole)
+    batch = replace(
+        batch_of(clips),
+        frames=number.to(torch.uint8).view(clips, whole, 1, 1, 1).expand(-1, -1, 3, 4, 4),
+        spectrogram=number.float().view(clips, whole, 1, 1).expand(-1, -1, 4, 4),
+        valid=number % 3 > 0,
+        target=number,
+    )
+    kept = crop_segments(batch, segments, seed=3, epoch=epoch)
+    assert kept.target is not None
+    assert kept.target.shape == (clips, segments)
+    assert torch.equal(kept.target, kept.target[:, :1] + torch.arange(segments))
+    assert torch.equal(kept.target // whole, torch.arange(clips)[:, None].expand(-1, segments))
+    assert torch.equal(kept.frames[:, :, 0, 0, 0].long(), kept.target)
+    assert torch.equal(kept.spectrogram[:, :, 0, 0].long(), kept.target)
+    assert torch.equal(kept.valid, kept.target % 3 > 0)
+    one = replace(
+        batch, names=batch.names[cut : cut + 1], frames=batch.frames[cut : cut + 1], valid=batch.valid[cut : cut + 1],
+        spectrogram=batch.spectrogram[cut : cut + 1], target=number[cut : cut + 1],
+    )  # fmt: skip
+    alone = crop_segments(one, segments, seed=3, epoch=epoch).target
+    assert alone is not None
+    assert torch.equal(alone[0], kept.target[cut])
+
+
+def test_crops_move_and_refuse_what_a_clip_has_not() -> None:
+    batch = batch_of(2)
+    starts = {int(crop_segments(replace(batch, target=torch.arange(4).view(2, 2)), 1, seed=0, epoch=e).target[0, 0])
+              for e in range(20)}  # fmt: skip
+    assert starts == {0, 1}
+    with pytest.raises(ValueError, match=r"train\.crop_segments is 3; it must be between 1 and 2"):
+        crop_segments(batch, 3, seed=0, epoch=0)

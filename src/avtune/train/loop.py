@@ -29,7 +29,7 @@ from avtune.train.optimizer import build_optimizer, schedule_factor
 from avtune.train.order import epoch_windows, update_seed
 from avtune.train.state import Progress, ResumeError, RunState, load_state, run_identity, save_state
 from avtune.train.stop import Stopped, StopRequest
-from avtune.transforms import Batch, Sample, collate
+from avtune.transforms import Batch, Sample, collate, crop_segments, flip_frames
 
 
 class NonFiniteLossError(AvtuneError):
@@ -219,7 +219,10 @@ class Trainer:
 
     def _backward(self, batch: Batch, last: bool) -> tuple[float, int]:
         """Add the gradient of a micro-batch's summed loss; the sum, and the number of items in it."""
-        moved = batch.to(self.accelerator.device)
+        train, epoch = self.config.train, self.progress.epoch
+        if train.crop_segments is not None:
+            batch = crop_segments(batch, train.crop_segments, seed=train.seed, epoch=epoch)
+        moved = flip_frames(batch, train.flip, seed=train.seed, epoch=epoch).to(self.accelerator.device)
         with nullcontext() if last else self.accelerator.no_sync(self.model):
             with self.accelerator.autocast():
                 outputs, encoded = self.model(moved)

@@ -19,22 +19,15 @@ def parameter_groups(network: nn.Module, config: OptimizerConfig) -> list[dict[s
         config: Rates; a rate left ``None`` is ``config.lr``.
 
     Returns:
-        Groups ``method``, ``head``, ``norms`` (freed norms of the towers), split by weight decay; empty ones
-        left out.
+        Groups ``method``, ``gates`` (a method's scalars), ``head``, ``norms`` (freed norms of the towers), split
+        by weight decay; empty ones left out.
     """
-    rates = {"method": config.lr, "head": config.lr_head, "norms": config.lr_norm}
+    rates = {"method": config.lr, "gates": config.lr_gate, "head": config.lr_head, "norms": config.lr_norm}
     members: dict[tuple[str, bool], list[nn.Parameter]] = {}
     for name, weight in network.named_parameters():
         if not weight.requires_grad:
             continue
-        role = (
-            "head"
-            if name.startswith("head.")
-            else "method"
-            if name.startswith("encoder.fusion.")
-            else "norms"
-        )
-        members.setdefault((role, weight.ndim > 1), []).append(weight)
+        members.setdefault((_role(name, weight), weight.ndim > 1), []).append(weight)
     return [
         {
             "name": role if decayed else f"{role} (no decay)",
@@ -44,6 +37,14 @@ def parameter_groups(network: nn.Module, config: OptimizerConfig) -> list[dict[s
         }
         for (role, decayed), weights in members.items()
     ]
+
+
+def _role(name: str, weight: nn.Parameter) -> str:
+    if name.startswith("head."):
+        return "head"
+    if not name.startswith("encoder.fusion."):
+        return "norms"
+    return "gates" if weight.numel() == 1 else "method"
 
 
 def build_optimizer(network: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:

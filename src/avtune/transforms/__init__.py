@@ -1,6 +1,6 @@
 """From a clip to tensors: frames, log-mel spectrograms, and batches of both."""
 
-from avtune.transforms.augment import flip_frames
+from avtune.transforms.augment import crop_segments, flip_frames
 from avtune.transforms.collate import Batch, Damaged, Sample, collate
 from avtune.transforms.frames import normalise_frames, resize_frame
 from avtune.transforms.log_mel import log_mel
@@ -18,6 +18,7 @@ __all__ = [
     "Sample",
     "check_spectrogram_size",
     "collate",
+    "crop_segments",
     "flip_frames",
     "log_mel",
     "normalise_frames",

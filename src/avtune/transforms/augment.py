@@ -11,6 +11,40 @@ import torch
 from avtune.transforms.collate import Batch
 
 
+def crop_segments(batch: Batch, segments: int, *, seed: int, epoch: int) -> Batch:
+    """Keep some segments in a row of each clip.
+
+    Where they begin depends on the seed, the epoch and the clip's name alone.
+
+    Args:
+        batch: Clips of T segments whose target, if any, has one entry per segment: (B, T, ...).
+        segments: Segments to keep, from 1 to T.
+        seed: Seed of the run.
+        epoch: Index of the epoch, from 0.
+
+    Returns:
+        The batch with ``segments`` segments per clip.
+
+    Raises:
+        ValueError: ``segments`` is not within 1 and T.
+    """
+    if not batch.names:
+        return batch
+    whole = batch.valid.shape[1]
+    if not 1 <= segments <= whole:
+        raise ValueError(f"train.crop_segments is {segments}; it must be between 1 and {whole}")
+    starts = torch.tensor([int(_draw(name, seed, epoch, 1) * (whole - segments + 1)) for name in batch.names])
+    kept = (starts[:, None] + torch.arange(segments)).to(batch.valid.device)
+    clip = torch.arange(len(batch.names), device=kept.device)[:, None]
+    return replace(
+        batch,
+        frames=batch.frames[clip, kept],
+        spectrogram=batch.spectrogram[clip, kept],
+        valid=batch.valid[clip, kept],
+        target=None if batch.target is None else batch.target[clip, kept],
+    )
+
+
 def flip_frames(batch: Batch, share: float, *, seed: int, epoch: int) -> Batch:
     """Mirror the frames of some clips left to right; a clip's frames are all mirrored or none.
 
@@ -31,11 +65,13 @@ def flip_frames(batch: Batch, share: float, *, seed: int, epoch: int) -> Batch:
     """
     if not 0 <= share <= 1:
         raise ValueError(f"train.flip is {share}; it must be between 0 and 1")
-    chosen = [
-        share > np.random.default_rng([seed, epoch, zlib.crc32(name.encode())]).random()
-        for name in batch.names
-    ]
+    chosen = [share > _draw(name, seed, epoch, 0) for name in batch.names]
     if not any(chosen):
         return batch
     mirrored = torch.tensor(chosen, device=batch.frames.device).view(-1, 1, 1, 1, 1)
     return replace(batch, frames=torch.where(mirrored, batch.frames.flip(-1), batch.frames))
+
+
+def _draw(name: str, seed: int, epoch: int, purpose: int) -> float:
+    """A number in [0, 1) that belongs to one clip in one epoch."""
+    return float(np.random.default_rng([seed, epoch, zlib.crc32(name.encode()), purpose]).random())

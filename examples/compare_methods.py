@@ -7,8 +7,8 @@ python examples/compare_methods.py clips runs/compared --train.epochs 10
 import argparse
 from pathlib import Path
 
+from avtune.counting import count_parameters
 from avtune.model import load
-from avtune.profile import count_parameters
 from avtune.recipes import parse_config, recipe_path
 from avtune.runs import train_run
 
@@ -34,7 +34,7 @@ def main() -> None:
         config = parse_config([*shared, *METHODS[name]], recipe_path("bandstand/lavish_nano"))
         folder = options.out / name.replace(", ", "_").replace(" ", "_")
         sheet = train_run(config, folder)
-        trained = count_parameters(load(folder)).trainable
+        trained = count_parameters(load(folder).network).trainable
         rows.append((sheet.scores.value, name, trained))
     print(f"{'method':28} {'score':>7} {'trained weights':>16}")
     for value, name, trained in sorted(rows, reverse=True):

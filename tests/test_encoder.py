@@ -60,7 +60,7 @@ def test_random_towers_are_those_of_their_seed_whatever_was_drawn_before() -> No
 
 
 def test_recomputing_steps_changes_no_gradient_and_keeps_less() -> None:
-    from avtune.profile import saved_bytes
+    from avtune.counting import saved_bytes
 
     sound, frames = torch.randn(1, 2, 64, 64), torch.randn(1, 2, 3, 64, 64)
     gradients, kept = [], []

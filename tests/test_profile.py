@@ -1,7 +1,8 @@
 import pytest
 
+from avtune.counting import count_parameters
 from avtune.model import create_model
-from avtune.profile import count_parameters, measure
+from avtune.profile import measure
 from avtune.recipes import parse_config, recipe_path
 
 LABELS = [f"label {k}" for k in range(28)]
@@ -22,7 +23,7 @@ def test_weights_are_those_of_the_papers_table(
 ) -> None:
     encoder = parse_config(base=recipe_path(recipe)).encoder
     model = create_model(encoder.tower, labels=LABELS, preset=preset, device="meta")
-    parameters = count_parameters(model)
+    parameters = count_parameters(model.network)
     assert round(parameters.trainable / 1e6, 3) == trainable
     assert round(parameters.total_published / 1e6, 3) == total
     assert parameters.total == parameters.total_published - parameters.unused_head

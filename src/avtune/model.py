@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from avtune.backbones import Tower
 from avtune.config import AudioInput, EncoderConfig, HeadConfig, InputConfig, RunConfig
+from avtune.counting import count_parameters, example_batch, millions, multiply_adds
 from avtune.encoder import create_encoder
 from avtune.errors import AvtuneError
 from avtune.fusion.options import choose
@@ -147,9 +148,24 @@ class AudioVisualModel(nn.Module):
             Weights that are trained, frozen and both, with and without the towers' unused class head as papers
             count them, and multiply-adds of one clip.
         """
-        from avtune.profile import describe
-
-        return describe(self)
+        encoder, parameters = self.network.encoder, count_parameters(self.network)
+        device = next(self.parameters()).device
+        gmacs = multiply_adds(self.network, example_batch(self.preprocessing, device)) / 1e9
+        towers = encoder.video_tower.name
+        towers += " for both streams" if encoder.shared else f", {encoder.audio_tower.name} for the sound"
+        lines = {
+            "task": f"{self.config.head.task}, {len(self.labels)} labels and background",
+            "towers": towers,
+            "method": self.config.encoder.fusion,
+            "trainable": millions(parameters.trainable),
+            **{f"  {part}": millions(count) for part, count in parameters.parts.items() if count},
+            "frozen": millions(parameters.frozen),
+            "total": millions(parameters.total),
+            "total as published": f"{millions(parameters.total_published)} (with the towers' unused class head)",
+            "multiply-adds": f"{gmacs:.2f} G per clip of {self.preprocessing.segments} segments",
+        }
+        width = max(map(len, lines))
+        return "\n".join(f"{name:<{width}}  {value}" for name, value in lines.items())
 
     def predict(
         self,

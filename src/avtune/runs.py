@@ -15,12 +15,12 @@ import torch
 import avtune
 from avtune.backbones.timm_loading import timm
 from avtune.config import EncoderConfig, RunConfig
+from avtune.counting import count_parameters
 from avtune.datasets import Collection, DatasetError, existing, read
 from avtune.datasets.clips import CACHE_LIMIT_BYTES, ClipDataset, clip_bytes, prepare_all
 from avtune.datasets.manifest import restrict
 from avtune.datasets.sections import cut
 from avtune.model import CONFIG, AudioVisualModel, load
-from avtune.profile import count_parameters
 from avtune.recipes import to_yaml
 from avtune.report import RunReport, TimelineClip, write_run_page
 from avtune.tasks import Scores
@@ -271,7 +271,7 @@ def write_metrics(
 ) -> None:
     """Write ``metrics.json``: scores, floors, weights, clips, time, versions."""
     epochs = [row for row in read_log(folder / "log.jsonl") if row["event"] == "epoch"]
-    parameters = count_parameters(model)
+    parameters = count_parameters(model.network)
     content = {
         "split": sheet.split,
         "score": {"name": sheet.scores.name, "value": sheet.scores.value},
@@ -303,7 +303,7 @@ def run_report(
 ) -> RunReport:  # fmt: skip
     """What the run's page tells, with a few scored clips to play."""
     config, details = model.config, sheet.scores.details
-    parameters = count_parameters(model)
+    parameters = count_parameters(model.network)
     dataset = clips.splits[sheet.split]
     notes = [*clips.collection.warnings]
     if clips.collection.missing:

@@ -10,11 +10,11 @@ from urllib.parse import urlparse
 import pytest
 from docs_pages import PAGES, ROOT, prose
 
+from avtune.counting import count_parameters
 from avtune.datasets import READERS
 from avtune.datasets.manifest import PROBLEMS, UNUSABLE
 from avtune.fusion import METHODS
 from avtune.model import AudioVisualModel
-from avtune.profile import count_parameters
 from avtune.recipes import fields_of, parse_config, recipe_names, recipe_path
 
 
@@ -89,7 +89,7 @@ def test_recorded_counts_are_current(name, tables):
     model = AudioVisualModel(
         parse_config((), recipe_path(name)), tuple(map(str, range(recorded["labels"]))), device="meta"
     )
-    counts = count_parameters(model)
+    counts = count_parameters(model.network)
     assert recorded["recipes"][name]["trainable"] == counts.trainable
     assert recorded["recipes"][name]["total_published"] == counts.total_published
 

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from avtune.backbones import Tower, create_tower
 from avtune.config import EncoderConfig
+from avtune.counting import saved_bytes
 from avtune.encoder import DualEncoder, create_encoder
 from avtune.fusion import OptionError
 from avtune.fusion.lavish import PRESETS, LavishAdapter, LavishConfig
-from avtune.profile import saved_bytes
 
 NANO = "nano"
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from avtune.backbones import Tower, create_tower
 from avtune.config import RunConfig
+from avtune.counting import example_batch
 from avtune.model import AudioVisualModel
-from avtune.profile import example_batch
 from avtune.recipes import ConfigError, fields_of, parse_config, recipe_names, recipe_path, to_yaml
 
 LABELS = tuple(f"label {k}" for k in range(28))
@@ -42,7 +42,7 @@ def test_every_recipe_makes_a_step_with_shallow_towers(name: str, monkeypatch: p
     )
     model = AudioVisualModel(config, LABELS, depth=1)
     model.network.train()
-    batch = replace(example_batch(model), target=torch.zeros(1, 1, dtype=torch.long))
+    batch = replace(example_batch(model.preprocessing), target=torch.zeros(1, 1, dtype=torch.long))
     batch.spectrogram.normal_()
     batch.frames.random_(0, 255)
     outputs, encoded = model.network(batch)

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from avtune.backbones.timm_loading import timm
 from avtune.cli.console import console, facts_table, listing
+from avtune.counting import millions
 from avtune.datasets import READERS
 from avtune.fusion import METHODS
-from avtune.profile import Cost, measure, millions
+from avtune.profile import Cost, measure
 from avtune.recipes import parse_config, recipe_names, recipe_path
 from avtune.train.files import write_atomically
 from avtune.transforms import AUDIO_PRESETS

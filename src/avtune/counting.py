@@ -1,0 +1,107 @@
+"""Counting on a network: its weights, its multiply-adds, what it keeps for the backward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from avtune.backbones import unused_head_parameters
+from avtune.tasks.network import Network
+from avtune.transforms import Batch, Preprocessing
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Numbers of weights.
+
+    Attributes:
+        trainable: Weights that training changes, the task head included.
+        frozen: Weights of the towers that it does not; a shared tower counts once.
+        unused_head: Class head of the pretrained towers, which avtune leaves away but published totals hold.
+        parts: Trainable weights by part: ``method``, ``head``, ``norms``.
+    """
+
+    trainable: int
+    frozen: int
+    unused_head: int
+    parts: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def total(self) -> int:
+        """Everything that is built."""
+        return self.trainable + self.frozen
+
+    @property
+    def total_published(self) -> int:
+        """Everything with the unused class head, as the papers count."""
+        return self.total + self.unused_head
+
+
+def count_parameters(network: Network) -> Parameters:
+    """Count a network's weights; works on the meta device too."""
+    trained = {name: weight.numel() for name, weight in network.named_parameters() if weight.requires_grad}
+    frozen = sum(weight.numel() for weight in network.parameters() if not weight.requires_grad)
+    parts = {"method": 0, "head": 0, "norms": 0}
+    for name, count in trained.items():
+        part = "head" if name.startswith("head.") else "method" if ".fusion." in name else "norms"
+        parts[part] += count
+    encoder = network.encoder
+    towers = {tower.name for tower in (encoder.audio_tower, encoder.video_tower)}
+    return Parameters(sum(trained.values()), frozen, sum(map(unused_head_parameters, towers)), parts)
+
+
+def millions(count: int) -> str:
+    """A number of weights as people write it: ``4.645 M``."""
+    return f"{count / 1e6:.3f} M"
+
+
+def example_batch(preprocessing: Preprocessing, device: torch.device | str = "cpu", clips: int = 1) -> Batch:
+    """A batch of made-up clips of the shapes that preprocessing gives."""
+    segments, size = preprocessing.segments, preprocessing.size
+    rows, columns = preprocessing.spectrogram_shape
+    return Batch(
+        frames=torch.zeros(clips, segments, 3, size, size, dtype=torch.uint8, device=device),
+        spectrogram=torch.zeros(clips, segments, rows, columns, device=device),
+        has_audio=torch.ones(clips, dtype=torch.bool, device=device),
+        has_video=torch.ones(clips, dtype=torch.bool, device=device),
+        valid=torch.ones(clips, segments, dtype=torch.bool, device=device),
+        target=None,
+        names=["example"] * clips,
+    )
+
+
+def multiply_adds(network: Network, batch: Batch) -> int:
+    """Multiply-adds of a forward pass: half of what is counted as floating-point operations."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(batch)
+    return int(counter.get_total_flops()) // 2
+
+
+@contextmanager
+def saved_bytes(module: nn.Module) -> Iterator[list[int]]:
+    """Count what autograd keeps for the backward pass, each storage once, weights left out.
+
+    Yields:
+        A list whose only item grows with every tensor that is kept.
+    """
+    known = {tensor.untyped_storage()._cdata for tensor in (*module.parameters(), *module.buffers())}
+    kept: list[Tensor] = []
+    count = [0]
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in known:
+            known.add(storage._cdata)
+            # Held, so that no later storage gets the same address.
+            kept.append(tensor)
+            count[0] += storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        yield count
+    kept.clear()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from avtune.backbones import FrozenBlock, Resampling, Tower, create_tower
 from avtune.config import EncoderConfig
 from avtune.errors import AvtuneError
 from avtune.fusion import BlockSizes, Fusion, Notes, build_fusion
+from avtune.tuning import statistics_kept
 
 Plan = Sequence[tuple[int | None, int | None]]
 
@@ -150,7 +152,10 @@ class DualEncoder(nn.Module):
         self, layer: nn.Module, audio: Tensor, video: Tensor, a: BoundBlock, v: BoundBlock, notes: Notes
     ) -> tuple[Tensor, Tensor]:
         if self.recompute and torch.is_grad_enabled():
-            stepped: tuple[Tensor, Tensor] = checkpoint(layer, audio, video, a, v, notes, use_reentrant=False)
+            stepped: tuple[Tensor, Tensor] = checkpoint(
+                layer, audio, video, a, v, notes, use_reentrant=False,
+                context_fn=lambda: (nullcontext(), statistics_kept(layer)),
+            )  # fmt: skip
             return stepped
         stepped = layer(audio, video, a, v, notes)
         return stepped

@@ -147,7 +147,9 @@ def train_run(config: RunConfig, folder: Path, observer: RunObserver | None = No
     collection = read_collection(config, observer)
     torch.manual_seed(config.train.seed)
     model = AudioVisualModel(config, collection.labels)
-    write_atomically(folder / CONFIG, to_yaml(model.config).encode())
+    if not (folder / "state").exists():
+        # A run with other settings in this folder is refused later and must keep its own.
+        write_atomically(folder / CONFIG, to_yaml(model.config).encode())
     clips = prepare_clips(config, model, collection, observer)
     prepared = time.perf_counter()
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 
 GateOrder = Literal["norm_then_gate", "gate_then_norm"]
 
@@ -52,7 +53,12 @@ class TokenBatchNorm(nn.BatchNorm1d):
 
     In training under several processes the statistics are those of all of them, so that a run on two
     processes equals a run on one with the same global batch.
+
+    Attributes:
+        updates: Whether a forward pass in training moves the running statistics.
     """
+
+    updates = True
 
     # PyTorch's CPU kernel returns wrong gradients for (B, C, N, 1) inputs whose strides differ from those of
     # the incoming gradient; on a (B*N, C) matrix it is right.
@@ -61,26 +67,68 @@ class TokenBatchNorm(nn.BatchNorm1d):
         flat = x.reshape(-1, x.shape[-1])
         if self.training and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
             return self._over_processes(flat).reshape(x.shape)
+        if self.training and not self.updates:
+            assert self.running_mean is not None
+            assert self.running_var is not None
+            spare = self.running_mean.clone(), self.running_var.clone()
+            own = F.batch_norm(flat, *spare, self.weight, self.bias, training=True, eps=self.eps)
+            return own.reshape(x.shape)
         return super().forward(flat).reshape(x.shape)
 
-    def _over_processes(self, flat: Tensor) -> Tensor:
+    def _over_processes(self, tokens: Tensor) -> Tensor:
+        # Sums of squares need more digits than half precision has.
+        flat = tokens.float()
+        count = flat.new_tensor([float(flat.shape[0])])
+        sums: Tensor = _SumOverProcesses.apply(  # type: ignore[no-untyped-call]
+            torch.cat([flat.sum(0), (flat * flat).sum(0), count])
+        )
+        channels = flat.shape[1]
+        total, squares, size = sums[:channels], sums[channels:-1], sums[-1:]
+        mean = total / size
+        variance = squares / size - mean * mean
+        if self.updates:
+            self._update(mean.detach(), (variance * size / (size - 1)).detach())
+        normalised: Tensor = (flat - mean) * torch.rsqrt(variance + self.eps) * self.weight + self.bias
+        return normalised.to(tokens.dtype)
+
+    @torch.no_grad()
+    def _update(self, mean: Tensor, variance: Tensor) -> None:
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
-        count = flat.new_tensor([float(flat.shape[0])])
-        sums = all_reduce(  # type: ignore[no-untyped-call]
-            torch.cat([flat.sum(0), (flat * flat).sum(0), count])
-        )
-        total, squares, size = sums.split([flat.shape[1], flat.shape[1], 1])
-        mean = total / size
-        variance = squares / size - mean * mean
-        with torch.no_grad():
-            momentum = self.momentum if self.momentum is not None else 0.1
-            self.running_mean.lerp_(mean.to(self.running_mean), momentum)
-            self.running_var.lerp_((variance * size / (size - 1)).to(self.running_var), momentum)
-            self.num_batches_tracked += 1
-        normalised: Tensor = (flat - mean) * torch.rsqrt(variance + self.eps) * self.weight + self.bias
-        return normalised
+        momentum = self.momentum if self.momentum is not None else 0.1
+        self.running_mean.lerp_(mean.to(self.running_mean), momentum)
+        self.running_var.lerp_(variance.to(self.running_var), momentum)
+        self.num_batches_tracked += 1
+
+
+class _SumOverProcesses(torch.autograd.Function):
+    """The sum of a tensor over all processes, whose gradient is the sum of their gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        summed = x.clone()
+        dist.all_reduce(summed)
+        return summed
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        summed = gradients[0].clone()
+        dist.all_reduce(summed)
+        return summed
+
+
+@contextmanager
+def statistics_kept(module: nn.Module) -> Iterator[None]:
+    """Within it, forward passes leave running statistics alone: a recomputed pass must not count twice."""
+    norms = [part for part in module.modules() if isinstance(part, TokenBatchNorm)]
+    for norm in norms:
+        norm.updates = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.updates = True
 
 
 class Bottleneck(nn.Module):

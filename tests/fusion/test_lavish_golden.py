@@ -39,9 +39,17 @@ def assert_relative(name: str, ours: torch.Tensor, theirs: torch.Tensor, toleran
     assert ((ours - theirs).abs().max() / scale) < tolerance, name
 
 
+def test_adapters_reproduce_the_arrays_that_come_with_the_project() -> None:
+    check_adapters(Path(__file__).parents[1] / "golden")
+
+
 def test_adapters_reproduce_outputs_gradients_and_statistics(golden_dir: Path) -> None:
+    check_adapters(golden_dir)
+
+
+def check_adapters(folder: Path) -> None:
     seen = 0
-    for golden in golden_files(golden_dir, kind="lavish"):
+    for golden in golden_files(folder, kind="lavish"):
         adapter = adapter_of(golden)
         x, other = golden["in/x"].requires_grad_(), golden["in/other"].requires_grad_()
         y = adapter(x, other)

@@ -84,18 +84,20 @@ PRESETS = {
 }
 
 
-def attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Softmax(Q K^T) V: one head, no projections, no scaling, as Equation 6 prints it.
+def cross_modal_attention(query: Tensor, key: Tensor, value: Tensor, gate: Tensor | None) -> Tensor:
+    """Equation 6: CMA(Q, K, V) = Q + g Softmax(Q K^T) V, with one head, no projections and no scaling.
 
     Args:
-        query: (batch, queries, dim).
-        key: (batch, tokens, dim).
-        value: (batch, tokens, value dim).
+        query: Q (batch, queries, dim).
+        key: K (batch, tokens, dim).
+        value: V (batch, tokens, dim).
+        gate: g (1,); ``None``: 1.
 
     Returns:
-        (batch, queries, value dim).
+        (batch, queries, dim).
     """
-    return torch.softmax(query @ key.transpose(1, 2), dim=-1) @ value
+    attended = torch.softmax(query @ key.transpose(1, 2), dim=-1) @ value
+    return query + (attended if gate is None else gate * attended)
 
 
 class LavishAdapter(nn.Module):
@@ -114,7 +116,6 @@ class LavishAdapter(nn.Module):
     ) -> None:
         super().__init__()
         self.hears_other = hears_other
-        self.values = config.values
         if hears_other:
             self.fusion_gate = nn.Parameter(torch.zeros(1))
             # The papers' towers are one; between towers of differing width only the few summaries are mapped.
@@ -146,8 +147,8 @@ class LavishAdapter(nn.Module):
         Returns:
             The summary S (batch, m, dim).
         """
-        gathered = attention(latents.expand(len(tokens), -1, -1), tokens, tokens)
-        return latents + (gathered if self.compression_gate is None else self.compression_gate * gathered)
+        queries = latents.expand(len(tokens), -1, -1)
+        return cross_modal_attention(queries, tokens, tokens, self.compression_gate)
 
     def fuse(self, x: Tensor, other: Tensor) -> Tensor:
         """Equation 8: X_av = CMA(X_a, S_v, S) = X_a + g Softmax(X_a S_v^T) S.
@@ -160,14 +161,13 @@ class LavishAdapter(nn.Module):
             Tokens (batch, length, dim) that hold cues of the other stream.
         """
         if self.latents is None:
-            # AVISH. The fused kernel keeps no length x other-length matrix for the backward pass.
+            # AVISH: CMA over all tokens. The fused kernel keeps no length x other-length matrix for the backward pass.
             key = self.match(other)[:, None]
-            fused = F.scaled_dot_product_attention(x[:, None], key, key, scale=1.0)[:, 0]
-        else:
-            key = self.match(self.compress(self.latents, other))
-            value = key if self.own_latents is None else self.compress(self.own_latents, x)
-            fused = attention(x, key, value)
-        return x + self.fusion_gate * fused
+            attended = F.scaled_dot_product_attention(x[:, None], key, key, scale=1.0)[:, 0]
+            return x + self.fusion_gate * attended
+        key = self.match(self.compress(self.latents, other))
+        value = key if self.own_latents is None else self.compress(self.own_latents, x)
+        return cross_modal_attention(x, key, value, self.fusion_gate)
 
     def forward(self, x: Tensor, other: Tensor) -> Tensor:
         """Compress, fuse, adapt.

@@ -257,7 +257,7 @@ def load(folder: str | Path, *, device: str | None = None) -> AudioVisualModel:
 
     Args:
         folder: A run folder that ``avtune train`` (or :meth:`AudioVisualModel.save`) wrote.
-        device: Where to put it; ``None``: the CPU.
+        device: Where to put it; ``None``: the CPU; ``auto``: the accelerator, where there is one.
 
     Raises:
         ModelError: A file is missing or damaged, or the frozen towers are not those it was trained on.
@@ -291,7 +291,10 @@ def load(folder: str | Path, *, device: str | None = None) -> AudioVisualModel:
     except ValueError as error:
         raise ModelError(f"{folder}: {error}; config.yaml and {WEIGHTS} are not of the same run") from error
     model.preprocessing = preprocessing
-    return model.to(device) if device is not None else model
+    if device == "auto":
+        found = torch.accelerator.current_accelerator(check_available=True)
+        device = None if found is None else found.type
+    return model if device is None else model.to(device)
 
 
 def create_model(

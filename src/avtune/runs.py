@@ -156,7 +156,7 @@ def train_run(config: RunConfig, folder: Path, observer: RunObserver | None = No
     seconds = {"preparing clips": prepared - started}
     damaged = _fit(model, config, folder, clips, observer)
     seconds["training"] = time.perf_counter() - prepared
-    main = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
+    main = _is_main()
     if main:
         model.save(folder)
     if config.train.floors:
@@ -205,8 +205,15 @@ def _fit_floors(config: RunConfig, folder: Path, clips: Clips, observer: RunObse
     torch.manual_seed(config.train.seed)
     model = AudioVisualModel(alone, clips.collection.labels)
     _fit(model, alone, folder, clips, observer)
-    if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
+    if _is_main():
         model.save(folder)
+    if torch.distributed.is_initialized():
+        # Every process reads them back for scoring.
+        torch.distributed.barrier()
+
+
+def _is_main() -> bool:
+    return not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
 
 
 def score_run(

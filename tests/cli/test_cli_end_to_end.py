@@ -1,6 +1,7 @@
 """The command line as people type it, on real files, with the bundled backbone."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -102,6 +103,37 @@ def test_own_clips_in_folders_of_labels(clips: Path, tmp_path: Path) -> None:
     damaged = json.loads((out / "metrics.json").read_text())["damaged"]
     assert [name for name in damaged if "broken" in name]
     assert "broken.mp4" in (out / "report.html").read_text()
+
+
+def test_two_processes_train_score_and_report_one_run(clips: Path, tmp_path: Path) -> None:
+    launch = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        "-m",
+        "avtune",
+    ]
+    command = [
+        "train",
+        "bandstand/lavish_nano",
+        "--out",
+        str(tmp_path / "two"),
+        f"--data.root={clips}",
+        *QUICK,
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*launch, *command], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("segment accuracy") == 1
+    metrics = json.loads((tmp_path / "two" / "metrics.json").read_text())
+    assert metrics["scored_clips"] == metrics["clips"]["test"]
+    assert "audio only" in metrics["floors"]
+    steps = [
+        json.loads(line)["step"] for line in (tmp_path / "two" / "log.jsonl").read_text().splitlines()[:-1]
+    ]
+    assert steps == sorted(set(steps))
 
 
 def test_check_walks_a_set_and_writes_the_manifest(clips: Path, tmp_path: Path) -> None:

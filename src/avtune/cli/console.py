@@ -15,10 +15,12 @@ from rich.table import Table
 
 from avtune.runs import RunObserver, ScoreSheet
 
+# Of several processes under torchrun only the first speaks.
+SILENT = os.environ.get("RANK", "0") != "0"
 # Progress goes to standard error, results to standard output, so that results can be piped.
-progress_console = Console(stderr=True)
+progress_console = Console(stderr=True, quiet=SILENT)
 # Piped or in a log, tables need not fit a terminal of 80 columns.
-console = Console(width=None if sys.stdout.isatty() else 160)
+console = Console(width=None if sys.stdout.isatty() else 160, quiet=SILENT)
 
 
 def new_progress() -> Progress:
@@ -30,7 +32,7 @@ def new_progress() -> Progress:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
         console=progress_console,
-        disable=os.environ.get("RANK", "0") != "0",
+        disable=SILENT,
     )
 
 
@@ -86,8 +88,7 @@ class ConsoleObserver(RunObserver):
 
     def message(self, text: str) -> None:
         """Print above the bars."""
-        if os.environ.get("RANK", "0") == "0":
-            self.progress.console.print(escape(text), highlight=False)
+        self.progress.console.print(escape(text), highlight=False)
 
 
 def score_table(sheet: ScoreSheet) -> Table:

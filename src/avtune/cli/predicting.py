@@ -17,7 +17,7 @@ from avtune.report import TimelineClip, write_prediction_csv, write_prediction_j
 def predict(options: argparse.Namespace) -> int:
     """Predict files; one that cannot be read is reported and the others go on."""
     folder = Path(options.folder)
-    model = load(folder)
+    model = load(folder, device="auto")
     files = _files(options.files)
     out = Path(options.out) if options.out else folder / "predictions"
     out.mkdir(parents=True, exist_ok=True)

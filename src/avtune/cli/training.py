@@ -77,7 +77,7 @@ def report(options: argparse.Namespace) -> int:
 
 
 def _loaded(folder: Path, settings: list[str]) -> tuple[AudioVisualModel, RunConfig]:
-    model = load(folder)
+    model = load(folder, device="auto")
     moved = parse_config(settings, folder / "config.yaml")
     # Where the clips lie may have changed since; what the model is may not.
     config = replace(model.config, data=moved.data)

@@ -1,4 +1,4 @@
-"""Linear probes on the nano backbone: pretrained weights, random weights and raw pixels, on pictures it never saw.
+"""Linear probes on the nano backbone: pretrained weights, random weights and pixels (16x16), on pictures it never saw.
 
     OMP_NUM_THREADS=1 python tools/nano/probe.py --bandstand runs/nano_band --out benchmarks/results/nano_probes.json
 
@@ -64,10 +64,13 @@ def arms(pretrained: Path | None) -> dict[str, list[Callable[[Tensor], Tensor]]]
     untrained = [create_nano(pretrained=False, seed=seed).eval() for seed in range(3)]
 
     def pixels(images: Tensor) -> Tensor:
-        return F.avg_pool2d(images, 2).flatten(1)
+        return F.avg_pool2d(images, 4).flatten(1)
+
+    def learned(images: Tensor) -> Tensor:
+        return features(trained, images)
 
     return {
-        "pretrained": [lambda x: features(trained, x)] * 3,
+        "pretrained": [learned] * 3,
         "random": [lambda x, m=m: features(m, x) for m in untrained],
         "pixels": [pixels] * 3,
     }
@@ -80,7 +83,7 @@ def main() -> None:
     parser.add_argument(
         "--bandstand", type=Path, default=Path("runs/nano_band"), help="folder of a bandstand set"
     )
-    parser.add_argument("--clips", type=int, default=200, help="clips to render where the folder holds fewer")
+    parser.add_argument("--clips", type=int, default=400, help="clips to render where the folder holds fewer")
     parser.add_argument(
         "--checkpoint", type=Path, help="judge this checkpoint instead of the packaged weights"
     )
@@ -103,14 +106,16 @@ def main() -> None:
     for task, (data, classes, limit) in tasks.items():
         row = {}
         for arm, ways in compared.items():
-            scores = [
-                round(probe(way(data.images), data, classes, seed, limit), 1) for seed, way in enumerate(ways)
-            ]
+            # An arm without chance in its features computes them once.
+            rows = {id(way): way(data.images) for way in ways}
+            scores = [round(probe(rows[id(w)], data, classes, seed, limit), 1) for seed, w in enumerate(ways)]
             spread = round(statistics.stdev(scores), 1) if len(scores) > 1 else None
             row[arm] = {"mean": round(statistics.mean(scores), 1), "std": spread, "seeds": scores}
         majority = float(data.labels.bincount().max() / len(data.labels))
         results[task] = {"pictures": len(data.labels), "majority": round(100 * majority, 1), **row}
         print(task, json.dumps(results[task]), flush=True)
+        if options.out:
+            options.out.write_text(json.dumps(results, indent=1) + "\n")
     if not options.checkpoint:
         images = {kind: data.images[:128] for kind, data in played.items()}
         results["stream std behind embedding and each block"] = {

@@ -57,7 +57,7 @@ class HiddenDecoder(nn.Module):
             return x.reshape(n, -1, self.heads, dim // self.heads).transpose(1, 2)
 
         key, value = self.memory(tokens).chunk(2, -1)
-        # Written out: the fused kernel's backward on CPUs is several times slower at these lengths.
+        # Written out: the fused kernel's backward in bfloat16 on CPUs is several times slower.
         score = split(self.ask(query)) @ split(key).transpose(-2, -1) * (dim // self.heads) ** -0.5
         mixed = (score.softmax(-1) @ split(value)).transpose(1, 2).reshape(n, wanted, dim)
         query = query + self.join(mixed)

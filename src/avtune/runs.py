@@ -20,6 +20,7 @@ from avtune.datasets import Collection, DatasetError, existing, read
 from avtune.datasets.clips import CACHE_LIMIT_BYTES, ClipDataset, clip_bytes, prepare_all
 from avtune.datasets.manifest import restrict
 from avtune.datasets.sections import cut
+from avtune.errors import AvtuneError
 from avtune.model import CONFIG, AudioVisualModel, load
 from avtune.recipes import to_yaml
 from avtune.report import RunReport, TimelineClip, write_run_page
@@ -28,7 +29,7 @@ from avtune.train import Observer, Trainer, evaluate
 from avtune.train.evaluate import ShuffledSound
 from avtune.train.files import write_atomically
 from avtune.train.log import read_log
-from avtune.transforms import Damaged, Prepared
+from avtune.transforms import Damaged, Prepared, Sample
 
 METRICS, REPORT, FLOORS = "metrics.json", "report.html", "floors"
 CLIPS_WORTH_A_WORKER = 16
@@ -168,6 +169,7 @@ def train_run(config: RunConfig, folder: Path, observer: RunObserver | None = No
     sheet = score_run(model, folder, clips, split, observer)
     sheet.damaged = {**damaged, **sheet.damaged}
     seconds["scoring"] = time.perf_counter() - before
+    seconds = {name: round(value, 2) for name, value in seconds.items()}
     if main:
         write_metrics(model, folder, clips, sheet, seconds)
         write_run_page(folder / REPORT, run_report(model, folder, clips, sheet, seconds))
@@ -263,16 +265,14 @@ def score_run(
 
 
 def _truths(model: AudioVisualModel, clips: Clips) -> torch.Tensor:
-    records = clips.collection.splits["train"]
-    truths = torch.stack([model.task.target(record) for record in records])
     train = clips.splits.get("train")
     if train is None or not train.cached:
-        return truths
+        return torch.stack([model.task.target(record) for record in clips.collection.splits["train"]])
     # What lies beyond a file's end is no segment of it.
-    prepared = [train[k] for k in range(len(train))]
-    valid = [torch.zeros(truths.shape[1], dtype=torch.bool) if isinstance(p, Damaged) else p.prepared.valid
-             for p in prepared]  # fmt: skip
-    return truths[torch.stack(valid)]
+    samples = (train[k] for k in range(len(train)))
+    return torch.cat(
+        [s.target[s.prepared.valid] for s in samples if isinstance(s, Sample) and s.target is not None]
+    )
 
 
 def write_metrics(
@@ -293,7 +293,7 @@ def write_metrics(
         "missing": list(clips.collection.missing),
         "damaged": sheet.damaged,
         "warnings": list(clips.collection.warnings),
-        "seconds": {name: round(value, 2) for name, value in seconds.items()},
+        "seconds": seconds,
         "seed": model.config.train.seed,
         "versions": {
             "avtune": avtune.__version__,
@@ -304,6 +304,23 @@ def write_metrics(
         "machine": {"processor": platform.machine(), "threads": torch.get_num_threads()},
     }
     write_atomically(folder / METRICS, json.dumps(content, indent=1, ensure_ascii=False).encode())
+
+
+def read_metrics(folder: Path) -> tuple[ScoreSheet, dict[str, float]]:
+    """What :func:`write_metrics` recorded: the scores, and the seconds of each stage.
+
+    Raises:
+        AvtuneError: The run was not finished.
+    """
+    path = folder / METRICS
+    if not path.is_file():
+        raise AvtuneError(f"{folder}: no {METRICS}; run the train command again to finish the run")
+    recorded = json.loads(path.read_text(encoding="utf-8"))
+    scores = Scores(**recorded["score"], details=recorded["details"])
+    sheet = ScoreSheet(
+        recorded["split"], scores, recorded["floors"], recorded["scored_clips"], recorded["damaged"]
+    )
+    return sheet, recorded["seconds"]
 
 
 def run_report(

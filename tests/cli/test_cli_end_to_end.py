@@ -72,6 +72,14 @@ def test_eval_repeats_the_score_of_training(run: Path, tmp_path: Path) -> None:
     assert written["floors"] == metrics["floors"]
 
 
+def test_report_writes_the_page_anew_with_the_recorded_score(run: Path) -> None:
+    page = run / "report.html"
+    before = page.read_text()
+    page.unlink()
+    assert main(["report", str(run), "--clips", "3"]) == 0
+    assert page.read_text() == before
+
+
 def test_predict_writes_json_csv_and_a_page_and_goes_on_past_a_damaged_file(
     run: Path, clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,11 +14,11 @@ from avtune.model import AudioVisualModel, load
 from avtune.recipes import parse_config, recipe_path, refuse_unknown, setting_names, to_yaml
 from avtune.report import write_run_page
 from avtune.runs import (
-    METRICS,
     REPORT,
     Clips,
     prepare_clips,
     read_collection,
+    read_metrics,
     run_report,
     score_run,
     train_run,
@@ -63,14 +63,13 @@ def report(options: argparse.Namespace) -> int:
     """Write a run's page from what the run folder holds and its clips."""
     folder = Path(options.folder)
     model, config = _loaded(folder, options.settings)
-    metrics = folder / METRICS
-    if not metrics.is_file():
-        raise AvtuneError(f"{folder}: no {METRICS}; run the train command again to finish the run")
-    recorded = json.loads(metrics.read_text(encoding="utf-8"))
+    sheet, seconds = read_metrics(folder)
     with ConsoleObserver() as observer:
-        clips = _clips(model, config, observer, recorded["split"])
-        sheet = score_run(model, folder, clips, recorded["split"], observer)
-        page = run_report(model, folder, clips, sheet, recorded["seconds"], options.clips)
+        # The scores are recorded; only the clips that the page shows are decoded.
+        collection = read_collection(config, observer)
+        unread = replace(config, data=replace(config.data, cache=False))
+        clips = prepare_clips(unread, model, collection, observer)
+        page = run_report(model, folder, clips, sheet, seconds, options.clips)
     write_run_page(folder / REPORT, page)
     console.print(f"page: {folder / REPORT}", highlight=False)
     return 0

@@ -1,6 +1,7 @@
 """What a frozen block can do beyond the plain walk: extra keys, windows, attention along another axis."""
 
 import copy
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -155,6 +156,47 @@ def test_grouped_attention_is_the_output_within_the_windows(name):
             assert (grouped[~real] == 0).all()
             assert torch.equal(block.ungroup(block.group(x)), x)
             x = block.plain(x)
+
+
+@pytest.mark.parametrize("name", [*FLAT, *SWIN])
+def test_lengths_are_those_of_the_walk(name):
+    tower = tower_of(name)
+    sizes = [(tower.image_size, tower.image_size)]
+    if name in FLAT and tower.any_size:
+        sizes += [(3 * tower.patch_size + 1, 2 * tower.patch_size), (tower.image_size, 5 * tower.patch_size)]
+    for height, width in sizes:
+        walked = []
+        with torch.no_grad():
+            x, positions = tower.embed(images_for(tower, 1, height, width))
+            for block in tower.blocks:
+                x = block.enter(x)
+                walked.append(x.shape[1])
+                x = block.plain(x, positions)
+        assert tower.lengths(height, width) == tuple(walked)
+
+
+@pytest.mark.parametrize(
+    ("name", "side"), [("swin_tiny_patch4_window7_224", 224), ("vit_tiny_patch16_224", 15)]
+)
+def test_lengths_of_a_picture_that_cannot_be_embedded_are_refused(name, side):
+    tower = tower_of(name)
+    with pytest.raises(BackboneError) as said:
+        tower.embed(images_for(tower, 1, side, side))
+    with pytest.raises(BackboneError, match="^" + re.escape(str(said.value)) + "$"):
+        tower.lengths(side, side)
+
+
+@pytest.mark.parametrize("name", [*FLAT, *SWIN])
+def test_shifted_blocks_are_those_whose_windows_cross_the_border(name):
+    tower = tower_of(name)
+    for block in tower.blocks:
+        if name in FLAT:
+            assert not block.shifted
+            continue
+        places = torch.arange(block.grid[0] * block.grid[1], dtype=torch.float32).reshape(1, -1, 1)
+        first = block.group(places.expand(-1, -1, block.dim))[0, 0, 0]
+        assert block.shifted == (first != 0) == any(block.block.shift_size)
+    assert any(block.shifted for block in tower.blocks) == (name in SWIN)
 
 
 @settings(max_examples=30, deadline=None)

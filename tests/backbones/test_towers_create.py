@@ -269,3 +269,11 @@ def test_colours_follow_the_pretraining():
     swin = create_tower("swinv2_tiny_window8_256.ms_in1k", pretrained=False, device="meta")
     assert swin.mean == pytest.approx((0.485, 0.456, 0.406))
     assert (swin.image_size, swin.patch_size, swin.prefix_tokens) == (256, 4, 0)
+
+
+def test_the_number_of_picture_channels_is_the_first_convolution_s():
+    for name in ("vit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "vit_tiny_r_s16_p8_224"):
+        assert create_tower(name, pretrained=False, device="meta").channels == 3
+    tower = create_tower("vit_tiny_patch16_224", pretrained=False, depth=1, in_chans=1)
+    assert tower.channels == 1
+    assert tower(torch.zeros(1, tower.channels, 224, 224)).shape == (1, 197, 192)

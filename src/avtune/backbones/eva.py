@@ -81,8 +81,8 @@ class EvaTower(FlatTower):
             arguments["num_kv_heads"] = tuple(shared)
         return arguments
 
-    def embed(self, images: Tensor, *, resampling: Resampling = "grid") -> tuple[Tensor, Positions]:
-        """See :meth:`Tower.embed`; the positions are the rotary table of this grid, if there is one.
+    def place(self, images: Tensor, *, resampling: Resampling = "grid") -> tuple[Tensor, Positions]:
+        """See :meth:`Tower.place`; the positions are the rotary table of this grid, if there is one.
 
         A rotary table is computed for the grid itself, whatever ``resampling`` says of the learned positions.
         """
@@ -91,4 +91,4 @@ class EvaTower(FlatTower):
         tokens, positions = self.model._pos_embed(patches)
         if resampling == "sequence" and images.shape[-2:] != (self.image_size, self.image_size):
             tokens = self._resampled_sequence(patches)
-        return self.model.norm_pre(tokens), positions
+        return tokens, positions

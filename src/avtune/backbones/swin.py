@@ -26,6 +26,7 @@ class SwinBlock(FrozenBlock):
         self.grid: tuple[int, int] = tuple(block.input_resolution)
         self.window: tuple[int, int] = tuple(block.window_size)
         self.shift: tuple[int, int] = tuple(block.shift_size)
+        self.shifted = any(self.shift)
         self.merge = merge
         self.merge_grid = merge_grid
         self.enters_stage = merge is not None
@@ -42,7 +43,7 @@ class SwinBlock(FrozenBlock):
         batch, _, dim = x.shape
         (rows, columns), (high, wide) = self.grid, self.window
         cells = x.reshape(batch, rows, columns, dim)
-        if any(self.shift):
+        if self.shifted:
             cells = torch.roll(cells, (-self.shift[0], -self.shift[1]), dims=(1, 2))
         below, beside = -rows % high, -columns % wide
         if below or beside:
@@ -57,7 +58,7 @@ class SwinBlock(FrozenBlock):
         down, across, dim = -(-rows // high), -(-columns // wide), x.shape[-1]
         cells = x.reshape(-1, down, across, high, wide, dim).transpose(2, 3)
         cells = cells.reshape(-1, down * high, across * wide, dim)[:, :rows, :columns]
-        if any(self.shift):
+        if self.shifted:
             cells = torch.roll(cells, self.shift, dims=(1, 2))
         return cells.reshape(-1, rows * columns, dim)
 
@@ -107,16 +108,28 @@ class SwinTower(Tower):
         """See :meth:`Tower.reduced`."""
         return {"depths": tuple(min(depth, len(stage.blocks)) for stage in model.layers)}
 
-    def embed(self, images: Tensor, *, resampling: Resampling = "grid") -> tuple[Tensor, Positions]:
-        """See :meth:`Tower.embed`; images must have the tower's own size, nothing is resampled."""
-        height, width = images.shape[-2:]
+    def place(self, images: Tensor, *, resampling: Resampling = "grid") -> tuple[Tensor, Positions]:
+        """See :meth:`Tower.place`; images must have the tower's own size, nothing is resampled."""
+        self._require_own_size(*images.shape[-2:])
+        tokens: Tensor = self.model.patch_embed(images).flatten(1, 2)
+        return tokens, None
+
+    def lengths(self, height: int, width: int) -> tuple[int, ...]:
+        """See :meth:`Tower.lengths`."""
+        self._require_own_size(height, width)
+        grids = [block.grid for block in self.blocks if isinstance(block, SwinBlock)]
+        return tuple(rows * columns for rows, columns in grids)
+
+    def _require_own_size(self, height: int, width: int) -> None:
         if (height, width) != (self.image_size, self.image_size):
             raise BackboneError(
                 f"{self.name} has fixed windows: it takes {self.image_size}x{self.image_size} images only, "
                 f"not {height}x{width}; resize them or create the tower with image_size={max(height, width)}"
             )
-        tokens: Tensor = self.model.patch_embed(images).flatten(1, 2)
-        return tokens, None
+
+    def begin(self, tokens: Tensor) -> Tensor:
+        """See :meth:`Tower.begin`; Swin's first norm is part of its patch embedding."""
+        return tokens
 
     def pool(self, tokens: Tensor) -> Tensor:
         """See :meth:`Tower.pool`."""

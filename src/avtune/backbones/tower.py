@@ -49,10 +49,12 @@ class FrozenBlock(nn.Module, ABC):
         heads: Attention heads.
         enters_stage: Whether ``enter`` changes length and width (patch merging before a stage's first block).
         norm_after: Whether the branches are normalised at their end (residual post-norm), not their start.
+        shifted: Whether ``group`` shifts the grid cyclically before it cuts windows (every other Swin block).
     """
 
     block: Any
     enters_stage: bool = False
+    shifted: bool = False
 
     def __init__(self, block: nn.Module, *, dim: int, heads: int, norm_after: bool = False) -> None:
         super().__init__()
@@ -198,6 +200,7 @@ class Tower(nn.Module, ABC):
         mean: Mean per channel of RGB in [0, 1] to subtract.
         std: Standard deviation per channel to divide by.
         prefix_tokens: Class and register tokens that stand before the patches.
+        channels: Channels of the pictures it takes: 3 for RGB, 1 for a tower made for spectrograms.
     """
 
     model: Any
@@ -221,6 +224,7 @@ class Tower(nn.Module, ABC):
         self.image_size = square_side(self.model, name)
         self.patch_size: int = self.model.patch_embed.feat_ratio()
         self.prefix_tokens: int = getattr(model, "num_prefix_tokens", 0)
+        self.channels = _picture_channels(self.model)
         self.requires_grad_(False)
         self.eval()
 
@@ -238,11 +242,11 @@ class Tower(nn.Module, ABC):
         """
 
     @abstractmethod
-    def embed(self, images: Tensor, *, resampling: Resampling = "grid") -> tuple[Tensor, Positions]:
-        """Cut images into patches and add what the backbone adds before its first block.
+    def place(self, images: Tensor, *, resampling: Resampling = "grid") -> tuple[Tensor, Positions]:
+        """Cut images into patches and add prefix tokens and learned positions; :meth:`begin` comes next.
 
         Args:
-            images: (batch, 3, height, width), normalised by ``mean`` and ``std``.
+            images: (batch, ``channels``, height, width), normalised by ``mean`` and ``std``.
             resampling: How a learned position embedding is fitted to another size.
 
         Returns:
@@ -250,6 +254,49 @@ class Tower(nn.Module, ABC):
 
         Raises:
             BackboneError: This backbone cannot take images of that size.
+        """
+
+    def begin(self, tokens: Tensor) -> Tensor:
+        """The norm between embedding and first block, where the backbone has one (CLIP, DINOv3).
+
+        Args:
+            tokens: What ``place`` returned, perhaps with something added, (batch, length, dim).
+
+        Returns:
+            (batch, length, dim).
+        """
+        begun: Tensor = self.model.norm_pre(tokens)
+        return begun
+
+    def embed(self, images: Tensor, *, resampling: Resampling = "grid") -> tuple[Tensor, Positions]:
+        """``place`` and ``begin``: all that the backbone does before its first block.
+
+        Args:
+            images: As for :meth:`place`.
+            resampling: As for :meth:`place`.
+
+        Returns:
+            Tokens (batch, length, dim of the first block) and what the blocks must know of their grid.
+
+        Raises:
+            BackboneError: This backbone cannot take images of that size.
+        """
+        tokens, positions = self.place(images, resampling=resampling)
+        return self.begin(tokens), positions
+
+    @abstractmethod
+    def lengths(self, height: int, width: int) -> tuple[int, ...]:
+        """How many tokens each block sees of a picture.
+
+        Args:
+            height: Height of the picture, pixels.
+            width: Width of the picture, pixels.
+
+        Returns:
+            One number per block: prefix tokens and patches, after the merging that the block begins with.
+
+        Raises:
+            BackboneError: This backbone cannot take pictures of that size.
         """
 
     def train(self, mode: bool = True) -> Self:
@@ -304,7 +351,7 @@ class Tower(nn.Module, ABC):
         """The plain frozen backbone.
 
         Args:
-            images: (batch, 3, height, width), normalised by ``mean`` and ``std``.
+            images: (batch, ``channels``, height, width), normalised by ``mean`` and ``std``.
 
         Returns:
             Finished tokens (batch, length, dim).
@@ -327,22 +374,33 @@ class FlatTower(Tower):
         self.any_size: bool = model.dynamic_img_size
         model.blocks = nn.Sequential()
 
-    def _whole_patches(self, images: Tensor) -> Tensor:
-        """Crop to whole patches, as a strided convolution does; refuse what cannot be embedded."""
-        height, width = images.shape[-2:]
+    def lengths(self, height: int, width: int) -> tuple[int, ...]:
+        """See :meth:`Tower.lengths`; the same number for every block."""
+        rows, columns = self._taken(height, width)
+        return (rows * columns + self.prefix_tokens,) * len(self.blocks)
+
+    def _taken(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of whole patches; refuses a picture that cannot be embedded."""
+        rows, columns = self.grid(height, width)
         if (height, width) == (self.image_size, self.image_size):
-            return images
+            return rows, columns
         if not self.any_size:
             raise BackboneError(
                 f"{self.name} takes {self.image_size}x{self.image_size} images only, not {height}x{width}; "
                 f"resize them or create the tower with image_size={max(height, width)}"
             )
-        rows, columns = self.grid(height, width)
         if rows == 0 or columns == 0:
             raise BackboneError(
                 f"an image of {height}x{width} holds no whole patch of {self.name} "
                 f"({self.patch_size}x{self.patch_size}); give a larger image or spectrogram"
             )
+        return rows, columns
+
+    def _whole_patches(self, images: Tensor) -> Tensor:
+        """Crop to whole patches, as a strided convolution does; refuse what cannot be embedded."""
+        rows, columns = self._taken(*images.shape[-2:])
+        if images.shape[-2:] == (self.image_size, self.image_size):
+            return images
         return images[..., : rows * self.patch_size, : columns * self.patch_size]
 
     def _resampled_sequence(self, patches: Tensor) -> Tensor:
@@ -363,6 +421,12 @@ class FlatTower(Tower):
         if model.no_embed_class:
             return torch.cat([*prefix, patches + table], dim=1)
         return whole + table
+
+
+def _picture_channels(model: Any) -> int:
+    """Channels that a timm model's first convolution reads; 3 where patches are not cut by a convolution."""
+    first = next(model.patch_embed.parameters())
+    return int(first.shape[1]) if first.ndim == 4 else 3
 
 
 def square_side(model: Any, name: str) -> int:

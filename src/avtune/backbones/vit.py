@@ -118,15 +118,15 @@ class ViTTower(FlatTower):
         """See :meth:`Tower.reduced`."""
         return {"depth": min(depth, len(model.blocks))}
 
-    def embed(self, images: Tensor, *, resampling: Resampling = "grid") -> tuple[Tensor, Positions]:
-        """See :meth:`Tower.embed`; there are no positions to hand on."""
+    def place(self, images: Tensor, *, resampling: Resampling = "grid") -> tuple[Tensor, Positions]:
+        """See :meth:`Tower.place`; there are no positions to hand on."""
         images = self._whole_patches(images)
         patches = self.model.patch_embed(images)
         if resampling == "grid" or images.shape[-2:] == (self.image_size, self.image_size):
             tokens = self.model._pos_embed(patches)
         else:
             tokens = self._resampled_sequence(patches)
-        return self.model.norm_pre(tokens), None
+        return tokens, None
 
 
 def _accept_any_size(model: Any) -> None:

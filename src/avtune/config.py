@@ -116,6 +116,8 @@ class EncoderConfig:
         fusion: Method in ``avtune.fusion.METHODS``.
         preset: Named settings of that method; ``None``: the paper's.
         options: Settings of that method that differ from the preset, by name.
+        plan: Pairs of block indices (sound, frames) in the order of the walk, ``null`` where one stream waits;
+            ``None``: block by block, or stage by stage where the towers' depths differ.
     """
 
     tower: str = "nano"
@@ -126,6 +128,7 @@ class EncoderConfig:
     fusion: str = "lavish"
     preset: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    plan: list[tuple[int | None, int | None]] | None = None
 
 
 @dataclass
@@ -153,7 +156,7 @@ class OptimizerConfig:
         lr_gate: Learning rate of the method's scalar gates; ``None``: ``lr``. Gates start at zero, and Adam moves a
             weight by about its rate a step: in a short run a gate needs a higher one to open at all.
         lr_head: Learning rate of the head; ``None``: ``lr``.
-        lr_norm: Learning rate of backbone norms, where a method trains them; ``None``: ``lr``.
+        lr_tower: Learning rate of the towers' own weights, where a method trains some; ``None``: ``lr``.
         weight_decay: Decoupled (adamw) or L2 (adam) decay, on matrices only.
         betas: Decay of the two running means.
         schedule: ``constant``, ``cosine``, ``linear`` or ``step``.
@@ -167,7 +170,7 @@ class OptimizerConfig:
     lr: float = 1e-3
     lr_gate: float | None = None
     lr_head: float | None = None
-    lr_norm: float | None = None
+    lr_tower: float | None = None
     weight_decay: float = 0.0
     betas: tuple[float, float] = (0.9, 0.999)
     schedule: Literal["constant", "cosine", "linear", "step"] = "cosine"

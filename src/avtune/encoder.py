@@ -32,7 +32,7 @@ class BoundBlock:
 
     def __init__(self, block: FrozenBlock, positions: Any) -> None:
         self.block, self.positions = block, positions
-        self.dim, self.heads = block.dim, block.heads
+        self.dim, self.heads, self.shifted = block.dim, block.heads, block.shifted
 
     def attend(self, x: Tensor, extra: Tensor | None = None) -> Tensor:
         """The attention branch, without the residual add; ``extra`` tokens are keys and values only."""
@@ -41,6 +41,18 @@ class BoundBlock:
     def feed(self, x: Tensor) -> Tensor:
         """The MLP branch, without the residual add."""
         return self.block.feed(x)
+
+    def attend_along(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """The attention branch along another axis, such as time."""
+        return self.block.attend_along(x, bias)
+
+    def group(self, x: Tensor) -> Tensor:
+        """Tokens by window."""
+        return self.block.group(x)
+
+    def ungroup(self, x: Tensor) -> Tensor:
+        """Windows back to tokens."""
+        return self.block.ungroup(x)
 
 
 @dataclass
@@ -102,6 +114,7 @@ class DualEncoder(nn.Module):
         self.plan = tuple(plan)
         self.recompute = recompute
         self.resampling: Resampling = resampling
+        fusion.attach(audio_tower, video_tower)
 
     @property
     def audio_tower(self) -> Tower:
@@ -119,13 +132,15 @@ class DualEncoder(nn.Module):
             Both streams, as tokens and pooled.
         """
         batch, segments = frames.shape[:2]
-        # The towers were pretrained on colour images: the one channel of sound is shown as three.
-        pictures = spectrogram.flatten(0, 1).unsqueeze(1).expand(-1, 3, -1, -1)
-        audio, audio_positions = self.audio_tower.embed(pictures, resampling=self.resampling)
-        video, video_positions = self.video_tower.embed(frames.flatten(0, 1))
+        # A tower that was pretrained on colour images sees the one channel of sound three times.
+        pictures = spectrogram.flatten(0, 1).unsqueeze(1).expand(-1, self.audio_tower.channels, -1, -1)
+        audio, audio_positions = self.audio_tower.place(pictures, resampling=self.resampling)
+        video, video_positions = self.video_tower.place(frames.flatten(0, 1))
         notes = Notes(segments=segments)
 
-        audio, video = self.fusion.open(audio, video)
+        audio, video = self.fusion.embed(audio, video, notes)
+        audio, video = self.audio_tower.begin(audio), self.video_tower.begin(video)
+        audio, video = self.fusion.open(audio, video, notes)
         layers = iter(self.fusion.layers)
         for i, j in self.plan:
             if i is not None and j is not None:
@@ -137,9 +152,8 @@ class DualEncoder(nn.Module):
                 audio = self._alone(self.audio_tower.blocks[i], audio, audio_positions)
             elif j is not None:
                 video = self._alone(self.video_tower.blocks[j], video, video_positions)
-        audio, video = self.fusion.close(audio, video)
-
         audio, video = self.audio_tower.finish(audio), self.video_tower.finish(video)
+        audio, video = self.fusion.close(audio, video, notes)
         return Encoded(
             audio,
             video,
@@ -184,51 +198,88 @@ def pair_blocks(audio_depth: int, video_depth: int) -> list[tuple[int | None, in
     return plan
 
 
+def pair_towers(audio_tower: Tower, video_tower: Tower) -> list[tuple[int | None, int | None]]:
+    """The default plan of two towers: stage by stage where they have as many, otherwise over their whole depth.
+
+    Stages pair equal grids: Swin-V2-L (2, 2, 18, 2) with HTS-AT (2, 2, 6, 2) gives DG-SCT's plan, in whose third
+    stage block k of the sound meets block 3k + 2 of the frames.
+    """
+    if len(audio_tower.stages) != len(video_tower.stages):
+        return pair_blocks(len(audio_tower.blocks), len(video_tower.blocks))
+    return [
+        (None if i is None else audio[i], None if j is None else video[j])
+        for audio, video in zip(audio_tower.stages, video_tower.stages, strict=True)
+        for i, j in pair_blocks(len(audio), len(video))
+    ]
+
+
+def create_towers(
+    config: EncoderConfig, *, depth: int | None = None, device: str | None = None
+) -> tuple[Tower, Tower]:
+    """The towers that a recipe names, of the sound and of the frames; the same object where they share one.
+
+    Args:
+        config: The recipe's ``encoder`` part.
+        depth: Keep only this many blocks of each tower (for tests and sketches).
+        device: ``meta`` builds shapes without memory.
+
+    Raises:
+        avtune.backbones.BackboneError: If a tower does not exist or cannot be walked.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.tower_seed)
+        video = create_tower(config.tower, pretrained=config.pretrained, depth=depth, device=device)
+        if config.audio_tower is None or config.audio_tower == config.tower:
+            return video, video
+        audio = create_tower(config.audio_tower, pretrained=config.pretrained, depth=depth, device=device)
+        return audio, video
+
+
 def create_encoder(
-    config: EncoderConfig, *, depth: int | None = None, recompute: bool = False, device: str | None = None
+    config: EncoderConfig,
+    *,
+    towers: tuple[Tower, Tower] | None = None,
+    segments: int = 10,
+    spectrogram_shape: tuple[int, int] | None = None,
+    frame_shape: tuple[int, int] | None = None,
+    depth: int | None = None,
+    recompute: bool = False,
+    device: str | None = None,
 ) -> DualEncoder:
     """Towers, plan and method as a recipe states them.
 
     Args:
         config: The recipe's ``encoder`` part.
-        depth: Keep only this many blocks of each tower (for tests and sketches).
+        towers: What :func:`create_towers` gave; ``None``: made here.
+        segments: Time steps per clip, T; some methods have weights for each.
+        spectrogram_shape: Rows and columns of a spectrogram; ``None``: the audio tower's own square.
+        frame_shape: Rows and columns of a frame; ``None``: the video tower's own square.
+        depth: See :func:`create_towers`.
         recompute: See :class:`DualEncoder`.
-        device: ``meta`` builds shapes without memory.
+        device: See :func:`create_towers`.
 
     Raises:
         avtune.backbones.BackboneError: If a tower does not exist or cannot be walked.
         avtune.fusion.OptionError: If a method, preset or option does not exist.
+        PlanError: If the recipe's plan does not fit the towers.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.tower_seed)
-        video_tower = create_tower(config.tower, pretrained=config.pretrained, depth=depth, device=device)
-        audio_tower = video_tower
-        if config.audio_tower is not None and config.audio_tower != config.tower:
-            audio_tower = create_tower(
-                config.audio_tower, pretrained=config.pretrained, depth=depth, device=device
-            )
-    plan = pair_blocks(len(audio_tower.blocks), len(video_tower.blocks))
-    pairs = [
-        BlockSizes(a.dim, v.dim, a.heads, v.heads)
-        for a, v in (
-            (audio_tower.blocks[i], video_tower.blocks[j]) for i, j in plan if i is not None and j is not None
-        )
-    ]
+    audio_tower, video_tower = towers or create_towers(config, depth=depth, device=device)
+    plan = config.plan or pair_towers(audio_tower, video_tower)
+    _check_plan(plan, len(audio_tower.blocks), len(video_tower.blocks))
+    audio_lengths = audio_tower.lengths(*(spectrogram_shape or (audio_tower.image_size,) * 2))
+    video_lengths = video_tower.lengths(*(frame_shape or (video_tower.image_size,) * 2))
+    pairs = []
+    for i, j in plan:
+        if i is None or j is None:
+            continue
+        a, v = audio_tower.blocks[i], video_tower.blocks[j]
+        lengths = (audio_lengths[i], video_lengths[j])
+        pairs.append(BlockSizes(a.dim, v.dim, a.heads, v.heads, *lengths, a.shifted, v.shifted, segments))
     with torch.device(device or "cpu"):
         fusion = build_fusion(config.fusion, pairs, config.preset, config.options)
-    encoder = DualEncoder(
+    return DualEncoder(
         audio_tower, video_tower, fusion, plan, recompute=recompute, resampling=config.position_resampling
     )
-    if fusion.train_norms:
-        for tower in {id(t): t for t in (audio_tower, video_tower)}.values():
-            _train_norms(tower)
-    return encoder
-
-
-def _train_norms(tower: Tower) -> None:
-    for module in tower.modules():
-        if isinstance(module, nn.LayerNorm):
-            module.requires_grad_(True)
 
 
 def _check_plan(plan: Plan, audio_depth: int, video_depth: int) -> None:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from avtune.backbones import Tower
 from avtune.config import AudioInput, EncoderConfig, HeadConfig, InputConfig, RunConfig
 from avtune.counting import count_parameters, example_batch, millions, multiply_adds
-from avtune.encoder import create_encoder
+from avtune.encoder import create_encoder, create_towers
 from avtune.errors import AvtuneError
 from avtune.fusion.options import choose
 from avtune.recipes import parse_config, to_yaml
@@ -121,10 +121,7 @@ class AudioVisualModel(nn.Module):
         device: str | None = None,
     ) -> None:
         super().__init__()
-        encoder = create_encoder(
-            config.encoder, depth=depth, recompute=config.train.checkpoint, device=device
-        )
-        audio, video = encoder.audio_tower, encoder.video_tower
+        audio, video = create_towers(config.encoder, depth=depth, device=device)
         self.config = replace(config, input=complete_input(config.input, audio))
         self.labels = labels
         self.preprocessing = Preprocessing.from_config(
@@ -132,6 +129,15 @@ class AudioVisualModel(nn.Module):
             audio_size=None if _takes_any_size(audio) else audio.image_size,
         )  # fmt: skip
         self.task = choose("task", config.head.task, TASKS)(labels, self.config.input, config.head)
+        encoder = create_encoder(
+            config.encoder,
+            towers=(audio, video),
+            segments=self.preprocessing.segments,
+            spectrogram_shape=self.preprocessing.spectrogram_shape,
+            frame_shape=(self.preprocessing.size, self.preprocessing.size),
+            recompute=config.train.checkpoint,
+            device=device,
+        )
         with torch.device(device or "cpu"):
             self.network = Network(encoder, self.task, self.preprocessing.mean, self.preprocessing.std)
         self.eval()

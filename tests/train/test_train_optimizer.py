@@ -49,7 +49,7 @@ def test_schedules_by_hand() -> None:
 @pytest.mark.parametrize(("name", "kind"), [("adamw", torch.optim.AdamW), ("adam", torch.optim.Adam)])
 def test_groups_hold_each_trained_weight_once_at_its_rate(name: str, kind: type) -> None:
     network = small_model(small_config({"train_norms": True})).network
-    rates = OptimizerConfig(name=name, lr=1e-3, lr_head=2e-3, lr_norm=3e-3, weight_decay=0.1)
+    rates = OptimizerConfig(name=name, lr=1e-3, lr_head=2e-3, lr_tower=3e-3, weight_decay=0.1)
     optimizer = build_optimizer(network, rates)
     assert type(optimizer) is kind
     found: dict[int, tuple[float, float]] = {}
@@ -62,11 +62,11 @@ def test_groups_hold_each_trained_weight_once_at_its_rate(name: str, kind: type)
         if not weight.requires_grad:
             assert id(weight) not in found
             continue
-        role = "head" if path.startswith("head.") else "method" if ".fusion." in path else "norms"
+        role = "head" if path.startswith("head.") else "method" if ".fusion." in path else "towers"
         roles.add(role)
-        expected = {"head": 2e-3, "method": 1e-3, "norms": 3e-3}[role]
+        expected = {"head": 2e-3, "method": 1e-3, "towers": 3e-3}[role]
         assert found[id(weight)] == (expected, 0.1 if weight.ndim > 1 else 0.0), path
-    assert roles == {"head", "method", "norms"}
+    assert roles == {"head", "method", "towers"}
 
 
 def test_rates_left_open_are_the_methods() -> None:

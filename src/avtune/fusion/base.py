@@ -8,12 +8,21 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
+from avtune.backbones import Tower
+
 
 class Block(Protocol):
-    """A frozen backbone block as a layer sees it: its two residual branches, without the add."""
+    """A frozen backbone block as a layer sees it: its two residual branches, without the add.
+
+    Attributes:
+        dim: Channels of its tokens.
+        heads: Attention heads.
+        shifted: Whether it attends within cyclically shifted windows.
+    """
 
     dim: int
     heads: int
+    shifted: bool
 
     def attend(self, x: Tensor, extra: Tensor | None = None) -> Tensor:
         """The attention branch of tokens (batch, length, dim); ``extra`` tokens are keys and values only."""
@@ -21,6 +30,18 @@ class Block(Protocol):
 
     def feed(self, x: Tensor) -> Tensor:
         """The MLP branch of tokens (batch, length, dim)."""
+        ...
+
+    def attend_along(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """The same frozen attention over any sequence (batch, length, dim), such as time; no windows, no table."""
+        ...
+
+    def group(self, x: Tensor) -> Tensor:
+        """Tokens (batch, length, dim) by window, (batch * windows, window length, dim); ``x`` where there are none."""
+        ...
+
+    def ungroup(self, x: Tensor) -> Tensor:
+        """Undo ``group``."""
         ...
 
 
@@ -67,7 +88,7 @@ class Fusion(nn.Module):
 
     Args:
         layers: One layer for each pair of blocks.
-        train_norms: Whether the towers' LayerNorms are trained along (the only frozen weights a method may free).
+        train_norms: Whether the towers' LayerNorms are trained along.
     """
 
     def __init__(self, layers: Iterable[FusionLayer], *, train_norms: bool = False) -> None:
@@ -75,13 +96,45 @@ class Fusion(nn.Module):
         self.layers = nn.ModuleList(layers)
         self.train_norms = train_norms
 
-    def open(self, audio: Tensor, video: Tensor) -> tuple[Tensor, Tensor]:
-        """Prepare the embedded streams before the first block; a method may append tokens here."""
+    def attach(self, audio_tower: Tower, video_tower: Tower) -> None:
+        """Meet the towers, once, before the first walk; both may be one.
+
+        The only place where a method frees frozen weights, by ``requires_grad``. A method that overrides this
+        calls it too.
+
+        Args:
+            audio_tower: Tower of the sound.
+            video_tower: Tower of the frames.
+        """
+        if self.train_norms:
+            for tower in (audio_tower, video_tower):
+                for module in tower.modules():
+                    if isinstance(module, nn.LayerNorm):
+                        module.requires_grad_(True)
+
+    def embed(self, audio: Tensor, video: Tensor, notes: Notes) -> tuple[Tensor, Tensor]:
+        """Act on tokens that have their positions, before the norm that some towers (CLIP) begin with."""
         return audio, video
 
-    def close(self, audio: Tensor, video: Tensor) -> tuple[Tensor, Tensor]:
-        """Undo :meth:`open` after the last block, before the towers' final norms."""
+    def open(self, audio: Tensor, video: Tensor, notes: Notes) -> tuple[Tensor, Tensor]:
+        """Prepare the streams before the first block; a method may append tokens here."""
         return audio, video
+
+    def close(self, audio: Tensor, video: Tensor, notes: Notes) -> tuple[Tensor, Tensor]:
+        """Undo :meth:`open` behind the towers' final norms: take out what was appended."""
+        return audio, video
+
+    def losses(self, notes: Notes, foreground: Tensor) -> dict[str, Tensor]:
+        """What this method adds to the task's loss in training.
+
+        Args:
+            notes: What its layers left in this forward pass.
+            foreground: Which segments take part and show an event, (batch * T,) bool.
+
+        Returns:
+            Means over the batch by name, scalars with gradient, their weights applied.
+        """
+        return {}
 
 
 @dataclass(frozen=True)
@@ -93,12 +146,22 @@ class BlockSizes:
         video_dim: Channels of the video block.
         audio_heads: Attention heads of the audio block.
         video_heads: Attention heads of the video block.
+        audio_length: Sound tokens of one segment at this block, prefix tokens included.
+        video_length: Frame tokens of one segment at this block.
+        audio_shifted: Whether the audio block attends within cyclically shifted windows.
+        video_shifted: Whether the video block does.
+        segments: Time steps per clip, T.
     """
 
     audio_dim: int
     video_dim: int
     audio_heads: int = 1
     video_heads: int = 1
+    audio_length: int = 0
+    video_length: int = 0
+    audio_shifted: bool = False
+    video_shifted: bool = False
+    segments: int = 1
 
 
 BlockPairs = Sequence[BlockSizes]

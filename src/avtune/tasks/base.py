@@ -75,6 +75,14 @@ class Task(ABC):
     def loss(self, outputs: Tensor, encoded: Encoded, batch: Batch) -> Loss:
         """The loss of a batch."""
 
+    def foreground(self, batch: Batch) -> Tensor:
+        """Segments that methods' own losses may read as showing what is to be learned.
+
+        Returns:
+            (batch * T,) bool; here all that exist in their files.
+        """
+        return batch.valid.flatten()
+
     @abstractmethod
     def probabilities(self, outputs: Tensor) -> Tensor:
         """Outputs as probabilities, for predictions."""

@@ -84,6 +84,7 @@ class Trainer:
         if not len(clips):
             raise AvtuneError("there is no clip to train on; check data.root and data.name")
         self.network, self.task, self.config, self.folder = network, task, config, folder
+        self.method = network.encoder.fusion
         self.clips, self.validation, self.workers = clips, validation, workers
         self.observer = observer or Observer()
         self.accelerator = _accelerator(config.train.precision)
@@ -227,8 +228,11 @@ class Trainer:
             with self.accelerator.autocast():
                 outputs, encoded = self.model(moved)
                 loss = self.task.loss(outputs, encoded, moved)
-            self.accelerator.backward(loss.total)
-        return float(loss.total.detach()), loss.count
+                # The method's own losses are means over the batch; the loop divides all it sums by the count.
+                own = self.method.losses(encoded.notes, self.task.foreground(moved))
+                total = loss.total + loss.count * sum(own.values())
+            self.accelerator.backward(total)
+        return float(total.detach()), loss.count
 
     def _finish_gradients(self, count: float) -> float:
         """From sums to means, then clipping; the norm before it."""

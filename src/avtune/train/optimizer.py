@@ -19,10 +19,10 @@ def parameter_groups(network: nn.Module, config: OptimizerConfig) -> list[dict[s
         config: Rates; a rate left ``None`` is ``config.lr``.
 
     Returns:
-        Groups ``method``, ``gates`` (a method's scalars), ``head``, ``norms`` (freed norms of the towers), split
-        by weight decay; empty ones left out.
+        Groups ``method``, ``gates`` (a method's scalars), ``head``, ``towers`` (what the method frees of
+        the towers), split by weight decay; empty ones left out.
     """
-    rates = {"method": config.lr, "gates": config.lr_gate, "head": config.lr_head, "norms": config.lr_norm}
+    rates = {"method": config.lr, "gates": config.lr_gate, "head": config.lr_head, "towers": config.lr_tower}
     members: dict[tuple[str, bool], list[nn.Parameter]] = {}
     for name, weight in network.named_parameters():
         if not weight.requires_grad:
@@ -43,7 +43,7 @@ def _role(name: str, weight: nn.Parameter) -> str:
     if name.startswith("head."):
         return "head"
     if not name.startswith("encoder.fusion."):
-        return "norms"
+        return "towers"
     return "gates" if weight.numel() == 1 else "method"
 
 

@@ -137,11 +137,16 @@ class HeadConfig:
 
     Attributes:
         task: Name in ``avtune.tasks.TASKS``.
+        name: Head in ``avtune.heads.HEADS``, for event localization.
+        preset: Named settings of that head; ``None``: its first, the paper's.
         hidden: Width of the head's first linear layer.
-        loss: ``cross_entropy``, or ``binary_on_softmax`` as the LAVISH authors' AVE code.
+        loss: Loss of the head ``segment``: ``cross_entropy``, or ``binary_on_softmax`` as the LAVISH authors' AVE
+            code. The other heads bring their own.
     """
 
     task: str = "localization"
+    name: Literal["segment", "avel", "psp", "cmbs"] = "segment"
+    preset: str | None = None
     hidden: int = 512
     loss: Literal["cross_entropy", "binary_on_softmax"] = "cross_entropy"
 

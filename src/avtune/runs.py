@@ -17,7 +17,7 @@ from avtune.backbones.timm_loading import timm
 from avtune.config import EncoderConfig, RunConfig
 from avtune.counting import count_parameters
 from avtune.datasets import Collection, DatasetError, existing, read
-from avtune.datasets.clips import CACHE_LIMIT_BYTES, ClipDataset, clip_bytes, prepare_all
+from avtune.datasets.clips import ClipDataset, clip_bytes, prepare_all
 from avtune.datasets.manifest import restrict
 from avtune.datasets.sections import cut
 from avtune.errors import AvtuneError
@@ -33,6 +33,7 @@ from avtune.transforms import Damaged, Prepared, Sample
 
 METRICS, REPORT, FLOORS = "metrics.json", "report.html", "floors"
 CLIPS_WORTH_A_WORKER = 16
+MEMORY_LIMIT_BYTES = 2_000_000_000
 
 
 class RunObserver(Observer):
@@ -91,7 +92,7 @@ def prepare_clips(
     everything = [record for records in present.values() for record in records]
     prepared: list[Prepared | Damaged] | None = None
     size = len(everything) * clip_bytes(model.preprocessing)
-    if config.data.cache and size > CACHE_LIMIT_BYTES:
+    if config.data.cache and size > MEMORY_LIMIT_BYTES:
         observer.message(
             f"{len(everything)} prepared clips would take {size / 1e9:.1f} GB of memory: they are read anew each time"
         )

@@ -86,15 +86,10 @@ def test_samples_and_damaged_clips_keep_their_places(clips):
 def test_the_cache_holds_what_decoding_gives(clips, workers):
     seen = []
     fresh = ClipDataset(clips, PREPROCESSING, target)
-    cached = ClipDataset(
-        clips,
-        PREPROCESSING,
-        target,
-        cache=True,
-        workers=workers,
-        progress=lambda done, total: seen.append((done, total)),
-    )
+    prepared = prepare_all(clips, PREPROCESSING, workers, lambda done, total: seen.append((done, total)))
+    cached = ClipDataset(clips, PREPROCESSING, target, prepared)
     assert cached.cached
+    assert not fresh.cached
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
     for index in (0, 1, 3):
         assert same(cached[index].prepared, fresh[index].prepared)
@@ -103,17 +98,14 @@ def test_the_cache_holds_what_decoding_gives(clips, workers):
     assert cached[0].prepared is cached[0].prepared
 
 
-def test_a_cache_beyond_its_limit_is_not_filled_and_says_so(clips):
-    size = clip_bytes(PREPROCESSING)
+def test_the_memory_of_a_prepared_clip_is_known_before_it_is_read(clips):
     prepared = PREPROCESSING.load(clips[0].source)
-    assert size == prepared.frames.nbytes + prepared.spectrogram.nbytes
-    small = ClipDataset(clips, PREPROCESSING, target, cache=True, cache_limit_bytes=4 * size - 1)
-    assert not small.cached
-    assert "decoded anew each time" in small.note
-    assert same(small[0].prepared, prepared)
-    exact = ClipDataset(clips, PREPROCESSING, target, cache=True, cache_limit_bytes=4 * size)
-    assert exact.cached
-    assert exact.note == ""
+    assert clip_bytes(PREPROCESSING) == prepared.frames.nbytes + prepared.spectrogram.nbytes
+
+
+def test_prepared_clips_must_match_the_records(clips):
+    with pytest.raises(ValueError, match="1 prepared clips for 4 records"):
+        ClipDataset(clips, PREPROCESSING, target, [PREPROCESSING.load(clips[0].source)])
 
 
 def test_loader_processes_give_the_same_batches(clips):
@@ -201,7 +193,7 @@ def test_long_files_become_sections(tmp_path):
         [0, 2, 2, 2],
         [0, 0, 0, 0],
     ]
-    dataset = ClipDataset(records, PREPROCESSING, target, cache=True)
+    dataset = ClipDataset(records, PREPROCESSING, target, prepare_all(records, PREPROCESSING))
     for index, record in enumerate(records[:4]):
         fresh = PREPROCESSING.load(record.source, record.start)
         assert torch.equal(dataset[index].prepared.frames, fresh.frames)

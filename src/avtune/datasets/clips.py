@@ -20,7 +20,6 @@ from avtune.media import MediaError
 from avtune.transforms import Damaged, Prepared, Preprocessing, Sample
 from avtune.transforms.preprocessing import damage_notes
 
-CACHE_LIMIT_BYTES = 2_000_000_000
 SAMPLE_RATE = 16000
 
 
@@ -30,14 +29,11 @@ class ClipDataset(Dataset[Sample | Damaged]):
     A clip that cannot be read is returned as ``Damaged``, never raised and never left out, so that indices
     and epoch lengths do not depend on the state of the files.
 
-    With ``cache`` every clip is prepared once, before the first is drawn, and kept in memory. A data loader
-    then needs no worker processes of its own: drawing a clip is a look-up.
-
     Attributes:
         records: The clips, in order.
         preprocessing: How a file becomes tensors.
-        cached: Whether the clips are in memory.
-        note: Why they are not although that was asked for; empty otherwise.
+        cached: Whether the clips are in memory; drawing one is then a look-up, and a data loader needs no worker
+            processes of its own.
     """
 
     def __init__(
@@ -45,39 +41,26 @@ class ClipDataset(Dataset[Sample | Damaged]):
         records: Sequence[Record],
         preprocessing: Preprocessing,
         target: Callable[[Record], Tensor] | None = None,
-        cache: bool = False,
-        *,
-        workers: int = 0,
-        progress: Progress | None = None,
-        cache_limit_bytes: int = CACHE_LIMIT_BYTES,
         prepared: Sequence[Prepared | Damaged] | None = None,
     ) -> None:
-        """Take the clips and, if asked to, prepare them all.
+        """Take the clips.
 
         Args:
             records: The clips.
             preprocessing: How a file becomes tensors.
             target: Truth of a record, a tensor of the task's shape; ``None``: samples without target.
-            cache: Keep all clips in memory, if they fit into ``cache_limit_bytes``.
-            workers: Processes that prepare them; 0: this one.
-            progress: Called with the number of prepared and of all files.
-            cache_limit_bytes: Largest cache; above it clips are decoded whenever they are drawn.
-            prepared: The clips, where they were prepared already; ``cache`` then has no effect.
+            prepared: What :func:`prepare_all` made of the clips; ``None``: each is read whenever it is drawn.
+
+        Raises:
+            ValueError: There are not as many prepared clips as records.
         """
+        if prepared is not None and len(prepared) != len(records):
+            raise ValueError(f"{len(prepared)} prepared clips for {len(records)} records")
         self.records = tuple(records)
         self.preprocessing = preprocessing
-        self.note = ""
+        self.cached = prepared is not None
         self._target = target
-        self._prepared = None if prepared is None else list(prepared)
-        size = len(self.records) * clip_bytes(preprocessing)
-        if cache and prepared is None and size > cache_limit_bytes:
-            self.note = (
-                f"{len(self.records)} prepared clips take {size / 1e9:.1f} GB, more than the cache's "
-                f"{cache_limit_bytes / 1e9:.1f} GB: they are decoded anew each time"
-            )
-        elif cache and prepared is None:
-            self._prepared = prepare_all(self.records, preprocessing, workers, progress)
-        self.cached = self._prepared is not None
+        self._prepared = prepared
 
     def __len__(self) -> int:
         """Number of clips, damaged ones included."""

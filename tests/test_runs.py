@@ -1,0 +1,63 @@
+"""What a run does before it trains: its clips, each read once, all splits within one limit of memory."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from avtune import runs
+from avtune.config import DataConfig, EncoderConfig, InputConfig, RunConfig
+from avtune.datasets.clips import clip_bytes
+from avtune.media import write_video
+from avtune.model import AudioVisualModel
+from avtune.runs import RunObserver, prepare_clips, read_collection
+
+
+class Listening(RunObserver):
+    def __init__(self) -> None:
+        super().__init__()
+        self.messages: list[str] = []
+        self.announced: list[int] = []
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
+
+    def reading(self, clips: int) -> None:
+        self.announced.append(clips)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("labelled")
+    rng = np.random.default_rng(0)
+    for label in ("bell", "horn"):
+        for number in range(3):
+            frames = rng.integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
+            path = root / label / f"{number}.mp4"
+            path.parent.mkdir(exist_ok=True)
+            write_video(path, frames, 2.0, rng.normal(0, 0.1, 32000).astype(np.float32))
+    return root
+
+
+@pytest.mark.parametrize(("spare", "cached"), [(0, True), (-1, False)])
+def test_clips_stay_in_memory_only_if_those_of_all_splits_fit(folder, monkeypatch, spare, cached):
+    config = RunConfig(
+        data=DataConfig(name="folder", root=str(folder), validation_share=0.34, test_share=0.34, workers=0),
+        input=InputConfig(segments=2),
+        encoder=EncoderConfig(pretrained=False),
+    )
+    observer = Listening()
+    collection = read_collection(config, observer)
+    model = AudioVisualModel(config, collection.labels, depth=1)
+    size = 6 * clip_bytes(model.preprocessing)
+    monkeypatch.setattr(runs, "MEMORY_LIMIT_BYTES", size + spare)
+    clips = prepare_clips(config, model, collection, observer)
+    assert sum(len(dataset) for dataset in clips.splits.values()) == 6
+    assert len(clips.splits) > 1
+    assert {dataset.cached for dataset in clips.splits.values()} == {cached}
+    assert observer.announced == ([6] if cached else [])
+    assert any("read anew each time" in message for message in observer.messages) is not cached
+    for dataset in clips.splits.values():
+        record = dataset.records[0]
+        assert torch.equal(dataset[0].prepared.frames, model.preprocessing.load(record.source).frames)

@@ -1,5 +1,95 @@
-"""What turns encoded streams into outputs, one file per task."""
+"""What turns encoded streams into outputs, one file per head, listed in the dict at the foot."""
 
-from avtune.heads.localization import SegmentHead, SingleStreamHeads
+from __future__ import annotations
 
-__all__ = ["SegmentHead", "SingleStreamHeads"]
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from avtune.config import HeadConfig
+from avtune.errors import AvtuneError
+from avtune.fusion.base import Notes
+from avtune.fusion.options import choose
+from avtune.heads.avel import PRESETS as AVEL_PRESETS
+from avtune.heads.avel import avel_loss, build_avel
+from avtune.heads.cmbs import PRESETS as CMBS_PRESETS
+from avtune.heads.cmbs import build_cmbs, cmbs_loss
+from avtune.heads.localization import SegmentHead, SingleStreamHeads, build_segment_head, segment_loss
+from avtune.heads.psp import PRESETS as PSP_PRESETS
+from avtune.heads.psp import build_psp, psp_loss
+
+__all__ = ["HEADS", "Head", "SegmentHead", "SingleStreamHeads", "head_of"]
+
+
+@dataclass(frozen=True)
+class Head:
+    """An entry of the table of event localization heads.
+
+    Every head maps :class:`avtune.encoder.Encoded` to class logits (batch, T, classes), background last: their
+    softmax is its probabilities, their largest its answer. What its loss reads beyond them it leaves in the notes.
+
+    Attributes:
+        title: What it is, in a line.
+        paper: Where it is published.
+        build: Makes it from the channels of sound and frames, the number of classes and the recipe's section.
+        loss: From logits, notes, class indices (batch, T), valid segments (batch, T) and the recipe's section to
+            the sum over the valid segments.
+        presets: Named settings; the first is the default.
+    """
+
+    title: str
+    paper: str
+    build: Callable[[int, int, int, HeadConfig], nn.Module]
+    loss: Callable[[Tensor, Notes, Tensor, Tensor, HeadConfig], Tensor]
+    presets: Mapping[str, Any]
+
+
+def head_of(config: HeadConfig) -> Head:
+    """The head that a recipe names.
+
+    Raises:
+        avtune.errors.AvtuneError: There is no such head or preset, or ``loss`` is stated for a head that brings
+            its own.
+    """
+    head = choose("head", config.name, HEADS)
+    if config.preset is not None:
+        choose(f"preset of {config.name}", config.preset, head.presets)
+    if config.name != "segment" and config.loss != "cross_entropy":
+        raise AvtuneError(
+            f"head.loss {config.loss} is of the head 'segment', while {config.name} brings its own; leave head.loss out"
+        )
+    return head
+
+
+HEADS: dict[str, Head] = {
+    "segment": Head(
+        "both pooled streams through two linear layers, each segment for itself",
+        "Lin et al., CVPR 2023",
+        build_segment_head,
+        segment_loss,
+        {"paper": None},
+    ),
+    "avel": Head(
+        "audio-guided attention and bidirectional LSTMs",
+        "Tian et al., ECCV 2018",
+        build_avel,
+        avel_loss,
+        AVEL_PRESETS,
+    ),
+    "psp": Head(
+        "segments of both streams that agree exchange what they hold",
+        "Zhou et al., CVPR 2021",
+        build_psp,
+        psp_loss,
+        PSP_PRESETS,
+    ),
+    "cmbs": Head(
+        "gates suppress what one stream takes for background; relevance and class answered apart",
+        "Xia and Zhao, CVPR 2022",
+        build_cmbs,
+        cmbs_loss,
+        CMBS_PRESETS,
+    ),
+}

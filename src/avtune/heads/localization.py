@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from avtune.config import HeadConfig
 from avtune.encoder import Encoded
+from avtune.fusion.base import Notes
 
 
 class SegmentHead(nn.Module):
@@ -54,3 +57,30 @@ class SingleStreamHeads(nn.Module):
     def forward(self, encoded: Encoded) -> Tensor:
         """Class logits (2, batch, T, classes): of the sound alone, of the frames alone."""
         return torch.stack([self.audio(encoded.audio_pooled), self.video(encoded.video_pooled)])
+
+
+def build_segment_head(audio_dim: int, video_dim: int, classes: int, config: HeadConfig) -> SegmentHead:
+    """The head as a recipe states it."""
+    return SegmentHead(audio_dim, video_dim, classes, config.hidden)
+
+
+def segment_loss(logits: Tensor, notes: Notes, target: Tensor, valid: Tensor, config: HeadConfig) -> Tensor:
+    """Cross-entropy, or with ``binary_on_softmax`` the LAVISH authors' form.
+
+    That is the binary cross-entropy of each softmax probability against the one-hot class, averaged over classes.
+
+    Args:
+        logits: (batch, T, classes).
+        notes: Not read.
+        target: Class indices (batch, T).
+        valid: (batch, T) bool.
+        config: Names the loss.
+
+    Returns:
+        Sum over the valid segments.
+    """
+    chosen, truth = logits[valid], target[valid]
+    if config.loss == "cross_entropy":
+        return F.cross_entropy(chosen, truth, reduction="sum")
+    one_hot = F.one_hot(truth, logits.shape[-1]).float()
+    return F.binary_cross_entropy(chosen.softmax(-1), one_hot, reduction="sum") / logits.shape[-1]

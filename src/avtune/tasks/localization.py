@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avtune.config import HeadConfig, InputConfig
 from avtune.datasets import Record, segment_labels
 from avtune.encoder import Encoded
-from avtune.heads import SegmentHead
+from avtune.heads import head_of
 from avtune.metrics import SegmentCounts, majority_accuracy
 from avtune.tasks.base import Counts, Loss, Scores, Task
 from avtune.transforms import Batch
@@ -24,16 +23,20 @@ class LocalizationTask(Task):
     Args:
         labels: Names of the events; background is implicit and gets the last index.
         input: Segments per clip and their length.
-        head: Head width and loss.
+        head: Which head and its settings.
+
+    Raises:
+        avtune.errors.AvtuneError: There is no such head or preset, or they do not fit together.
     """
 
     def __init__(self, labels: tuple[str, ...], input: InputConfig, head: HeadConfig) -> None:
         super().__init__(labels, input, head)
         self.classes = len(labels) + 1
+        self.kind = head_of(head)
 
     def build_head(self, audio_dim: int, video_dim: int) -> nn.Module:
-        """A :class:`avtune.heads.SegmentHead`."""
-        return SegmentHead(audio_dim, video_dim, self.classes, self.head.hidden)
+        """The head that the recipe names, of ``avtune.heads.HEADS``."""
+        return self.kind.build(audio_dim, video_dim, self.classes, self.head)
 
     def target(self, record: Record) -> Tensor:
         """Class index of each segment, (T,) int64."""
@@ -44,9 +47,17 @@ class LocalizationTask(Task):
         )
 
     def loss(self, outputs: Tensor, encoded: Encoded, batch: Batch) -> Loss:
-        """Cross-entropy (or the authors' binary form) over the valid segments."""
+        """The head's own loss over the valid segments."""
         assert batch.target is not None
-        return self._segment_loss(outputs, batch.target, batch.valid)
+        # In full precision: half precision cannot hold the sums, and refuses binary cross-entropy.
+        with torch.autocast(outputs.device.type, enabled=False):
+            total = self.kind.loss(outputs.float(), encoded.notes, batch.target, batch.valid, self.head)
+        return Loss(total, int(batch.valid.sum()))
+
+    def foreground(self, batch: Batch) -> Tensor:
+        """Valid segments with an event, (batch * T,) bool."""
+        assert batch.target is not None
+        return (batch.valid & (batch.target != len(self.labels))).flatten()
 
     def probabilities(self, outputs: Tensor) -> Tensor:
         """Softmax over classes (batch, T, classes)."""
@@ -81,13 +92,3 @@ class LocalizationTask(Task):
         """Share of the scored segments that are of the training segments' most frequent class."""
         support = np.asarray(scores.details["confusion"]).sum(axis=1)
         return majority_accuracy(np.repeat(np.arange(self.classes), support)[None], fitted_on=truths)
-
-    def _segment_loss(self, logits: Tensor, target: Tensor, valid: Tensor) -> Loss:
-        chosen, truth = logits[valid].float(), target[valid]
-        if self.head.loss == "cross_entropy":
-            total = F.cross_entropy(chosen, truth, reduction="sum")
-        else:
-            # The authors' code: binary cross-entropy of softmax probabilities against the one-hot class.
-            one_hot = F.one_hot(truth, self.classes).float()
-            total = F.binary_cross_entropy(chosen.softmax(-1), one_hot, reduction="sum") / self.classes
-        return Loss(total, int(valid.sum()))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from torch import Tensor, nn
 
+from avtune.config import HeadConfig, InputConfig
 from avtune.encoder import Encoded
 from avtune.heads import SingleStreamHeads
 from avtune.tasks.base import Counts, Loss, Scores
@@ -16,8 +19,12 @@ class SingleStreamLocalization(LocalizationTask):
     """Localization from the sound alone and from the frames alone.
 
     Meant for an encoder whose streams do not hear each other (LAVISH with ``direction: none``). Outputs are
-    stacked: sound first, frames second.
+    stacked: sound first, frames second. A head that the recipe names is for two streams; here each has the plain
+    one.
     """
+
+    def __init__(self, labels: tuple[str, ...], input: InputConfig, head: HeadConfig) -> None:
+        super().__init__(labels, input, replace(head, name="segment", preset=None))
 
     def build_head(self, audio_dim: int, video_dim: int) -> nn.Module:
         """:class:`avtune.heads.SingleStreamHeads`."""

@@ -156,7 +156,7 @@ def train_run(config: RunConfig, folder: Path, observer: RunObserver | None = No
     prepared = time.perf_counter()
 
     seconds = {"preparing clips": prepared - started}
-    damaged = _fit(model, config, folder, clips, observer)
+    damaged = fit_model(model, config, folder, clips, observer)
     seconds["training"] = time.perf_counter() - prepared
     main = _is_main()
     if main:
@@ -177,10 +177,21 @@ def train_run(config: RunConfig, folder: Path, observer: RunObserver | None = No
     return sheet
 
 
-def _fit(
+def fit_model(
     model: AudioVisualModel, config: RunConfig, folder: Path, clips: Clips, observer: RunObserver
 ) -> dict[str, str]:
-    """Train a model and put its best weights into it; the files that could not be read."""
+    """Train a model and put its best weights into it.
+
+    Args:
+        model: What is trained.
+        config: How.
+        folder: Run folder: log and state; the same call goes on with a run that was cut short.
+        clips: On what.
+        observer: Who watches.
+
+    Returns:
+        The files that could not be read, with what is wrong with each.
+    """
     train = clips.splits["train"]
     if config.train.compile:
         model.network.encoder.compile()
@@ -207,7 +218,7 @@ def _fit_floors(config: RunConfig, folder: Path, clips: Clips, observer: RunObse
     alone = replace(config, encoder=encoder, head=head, train=replace(config.train, floors=False))
     torch.manual_seed(config.train.seed)
     model = AudioVisualModel(alone, clips.collection.labels)
-    _fit(model, alone, folder, clips, observer)
+    fit_model(model, alone, folder, clips, observer)
     if _is_main():
         model.save(folder)
     if torch.distributed.is_initialized():
@@ -251,7 +262,7 @@ def score_run(
         )
     floors = {}
     if "train" in clips.collection.splits:
-        floors["majority"] = model.task.majority(_truths(model, clips), result.scores)
+        floors["majority"] = model.task.majority(training_truths(model, clips), result.scores)
     if (folder / FLOORS / CONFIG).is_file():
         alone = score("single streams", chosen, load(folder / FLOORS))
         floors |= {name: alone.scores.details[name] for name in ("audio only", "video only")}
@@ -265,7 +276,8 @@ def score_run(
     return ScoreSheet(split, result.scores, floors, result.clips, result.damaged)
 
 
-def _truths(model: AudioVisualModel, clips: Clips) -> torch.Tensor:
+def training_truths(model: AudioVisualModel, clips: Clips) -> torch.Tensor:
+    """The truths of the training clips, one after another: what the majority floor is read from."""
     train = clips.splits.get("train")
     if train is None or not train.cached:
         return torch.stack([model.task.target(record) for record in clips.collection.splits["train"]])

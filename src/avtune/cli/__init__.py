@@ -97,6 +97,22 @@ def _add_training(commands: Commands[argparse.ArgumentParser]) -> None:
     train.add_argument("--print_config", action="store_true", help="print all settings and stop")
     train.set_defaults(run=_call("training", "train"), takes_settings=True)
 
+    compare = _command(
+        commands,
+        "compare",
+        "several methods with several seeds under one ruler: a table, a plot, the numbers",
+    )
+    compare.add_argument(
+        "comparison", nargs="?", help="packaged comparison (see avtune list comparisons) or YAML file"
+    )
+    compare.add_argument("--methods", nargs="+", default=None, metavar="METHOD",
+                         help="instead of a comparison: METHOD, METHOD:PRESET or METHOD+TUNING")  # fmt: skip
+    compare.add_argument("--seeds", type=int, nargs="+", default=None, help="instead of the comparison's")
+    compare.add_argument("--reference", default=None, help="variant that the others are held against")
+    compare.add_argument("--only", nargs="+", default=(), metavar="VARIANT", help="run these alone")
+    compare.add_argument("--out", default=None, help="folder of the runs (default: runs/compare_<name>)")
+    compare.set_defaults(run=_call("comparing", "compare"), takes_settings=True)
+
     evaluate = _command(commands, "eval", "score a run, with its floors")
     evaluate.add_argument("folder", metavar="RUN", help="run folder")
     evaluate.add_argument("--split", default="test", choices=("train", "validation", "test"))
@@ -154,8 +170,9 @@ def _add_looking(commands: Commands[argparse.ArgumentParser]) -> None:
     profile.add_argument("--json", default=None, metavar="FILE", help="also write the numbers there")
     profile.set_defaults(run=_call("looking", "profile"), takes_settings=True)
 
-    listing = _command(commands, "list", "what there is: methods, presets, recipes, datasets, sounds, towers")
-    listing.add_argument("what", choices=("methods", "presets", "recipes", "datasets", "sounds", "towers"))
+    kinds = ("methods", "presets", "recipes", "comparisons", "datasets", "sounds", "towers")
+    listing = _command(commands, "list", f"what there is: {', '.join(kinds)}")
+    listing.add_argument("what", choices=kinds)
     listing.add_argument("pattern", nargs="?", default="*", help="for towers: a pattern such as 'swinv2*'")
     listing.set_defaults(run=_call("looking", "show"))
 

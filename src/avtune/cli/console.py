@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from rich.console import Console
 from rich.markup import escape
@@ -44,7 +44,7 @@ class ConsoleObserver(RunObserver):
         self.training: TaskID | None = None
         self.last_validation = ""
 
-    def __enter__(self) -> ConsoleObserver:
+    def __enter__(self) -> Self:
         self.progress.start()
         return self
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from avtune.backbones.timm_loading import timm
 from avtune.cli.console import console, facts_table, listing
+from avtune.compare.plan import FOLDER, comparison_names
 from avtune.counting import millions
 from avtune.datasets import READERS
 from avtune.fusion import METHODS
@@ -60,8 +61,11 @@ def show(options: argparse.Namespace) -> int:
         rows = [[name, preset] for name, method in METHODS.items() for preset in method.presets]
         console.print(listing(["method", "preset"], rows))
     elif options.what == "recipes":
-        rows = [[name, _first_comment(name)] for name in recipe_names()]
+        rows = [[name, _first_line(recipe_path(name))] for name in recipe_names()]
         console.print(listing(["recipe", "source"], rows))
+    elif options.what == "comparisons":
+        rows = [[name, _first_line(FOLDER / f"{name}.yaml")] for name in comparison_names()]
+        console.print(listing(["comparison", "what it holds"], rows))
     elif options.what == "datasets":
         console.print("\n".join(READERS), highlight=False)
     elif options.what == "sounds":
@@ -72,6 +76,6 @@ def show(options: argparse.Namespace) -> int:
     return 0
 
 
-def _first_comment(name: str) -> str:
-    first = recipe_path(name).read_text(encoding="utf-8").splitlines()[0]
-    return first.removeprefix("#").strip()
+def _first_line(path: Path) -> str:
+    """The comment that heads a packaged file."""
+    return path.read_text(encoding="utf-8").splitlines()[0].removeprefix("#").strip()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -59,12 +59,12 @@ def config_parser() -> ArgumentParser:
     return parser
 
 
-def parse_config(arguments: Iterable[str] = (), base: Path | None = None) -> RunConfig:
+def parse_config(arguments: Iterable[str] = (), base: Path | Mapping[str, Any] | None = None) -> RunConfig:
     """A run configuration from a YAML file and command-line settings over it.
 
     Args:
         arguments: ``--section.field value`` or ``--section.field=value``.
-        base: A YAML file that states some fields; the others keep their defaults.
+        base: A YAML file that states some fields, or what it holds; the others keep their defaults.
 
     Raises:
         ConfigError: A name is unknown (the nearest right one is given) or a value does not fit its field.
@@ -72,7 +72,9 @@ def parse_config(arguments: Iterable[str] = (), base: Path | None = None) -> Run
     parser = config_parser()
     try:
         start: dict[str, Any] = {}
-        if base is not None:
+        if isinstance(base, Mapping):
+            start = dict(base)
+        elif base is not None:
             start = yaml.safe_load(base.read_text(encoding="utf-8")) or {}
             if not isinstance(start, dict):
                 raise ConfigError(
@@ -84,7 +86,7 @@ def parse_config(arguments: Iterable[str] = (), base: Path | None = None) -> Run
         settings = parser.parse_args(arguments, settings)
         built = parser.instantiate(settings)
     except (ArgumentError, TypeError, ValueError, yaml.YAMLError) as error:
-        where = f"{base}: " if base is not None and not arguments else ""
+        where = f"{base}: " if isinstance(base, Path) and not arguments else ""
         raise ConfigError(f"{where}{_one_line(error)}") from error
     return _run_config(built)
 

@@ -1,0 +1,32 @@
+"""Methods under one ruler: the same data, head, schedule and seeds."""
+
+from avtune.compare.figure import comparison_png
+from avtune.compare.plan import (
+    Comparison,
+    ComparisonError,
+    compare_methods,
+    comparison_names,
+    read_comparison,
+)
+from avtune.compare.running import CompareObserver, RunResult, finished_results, run_comparison
+from avtune.compare.summary import Interval, Row, as_json, from_json, interval, markdown, summarise
+
+__all__ = [
+    "CompareObserver",
+    "Comparison",
+    "ComparisonError",
+    "Interval",
+    "Row",
+    "RunResult",
+    "as_json",
+    "compare_methods",
+    "comparison_names",
+    "comparison_png",
+    "finished_results",
+    "from_json",
+    "interval",
+    "markdown",
+    "read_comparison",
+    "run_comparison",
+    "summarise",
+]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -189,6 +188,10 @@ class _Pass:
         self.selector: FrameSelector[Any] = FrameSelector(times.tolist(), on_frame)
         self.track = MonoTrack(sample_rate, start, until, source.declared_duration)
         self.tally = _Tally()
+        if self.video is not None:
+            rate = self.video.average_rate or self.video.guessed_rate
+            self.usual_interval = float(1 / rate) if rate else 0.0
+            self.video_tick = float(self.video.time_base or 0)
 
     def run(self) -> Clip:
         self._read()
@@ -238,8 +241,9 @@ class _Pass:
             assert isinstance(frame, VideoFrame)
             self.selector.offer(
                 frame,
-                self.source.time(frame.pts if frame.pts is not None else frame.dts, stream),
-                _shown_for(frame, stream),
+                self.source.seconds(frame.pts if frame.pts is not None else frame.dts, stream),
+                # How long it is shown if none follows.
+                frame.duration * self.video_tick or self.usual_interval,
             )
         return bool(frames or bad)
 
@@ -254,11 +258,8 @@ class _Pass:
             )
         self.tally.audio_bad += bad
         if packet is not None:
-            end = self.source.time(packet.pts, stream)
-            if end is not None:
-                self.tally.audio_end = max(
-                    self.tally.audio_end, float(end + (packet.duration or 0) * (stream.time_base or 0))
-                )
+            last = None if packet.pts is None else packet.pts + (packet.duration or 0)
+            self.tally.audio_end = max(self.tally.audio_end, self.source.seconds(last, stream) or 0.0)
         return bool(frames or bad)
 
     def _flush(self) -> None:
@@ -319,14 +320,6 @@ class _Pass:
     def _note_early_end(self, what: str, stream: AvVideoStream | AvAudioStream | None, end: float) -> None:
         if stream is None or not stream.duration:
             return
-        declared = self.source.time((stream.start_time or 0) + stream.duration, stream)
-        if declared is not None and end < float(declared) - EARLY_END_SECONDS:
-            self.tally.notes.append(f"{what} ends at {end:.2f} s of {float(declared):.2f} s")
-
-
-def _shown_for(frame: VideoFrame, stream: AvVideoStream) -> Fraction:
-    """How long a frame is shown if none follows: its own duration, else the stream's usual interval."""
-    if frame.duration and stream.time_base is not None:
-        return frame.duration * stream.time_base
-    rate = stream.average_rate or stream.guessed_rate
-    return 1 / rate if rate else Fraction(0)
+        declared = self.source.seconds((stream.start_time or 0) + stream.duration, stream)
+        if declared is not None and end < declared - EARLY_END_SECONDS:
+            self.tally.notes.append(f"{what} ends at {end:.2f} s of {declared:.2f} s")

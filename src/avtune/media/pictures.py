@@ -1,7 +1,6 @@
 """Choosing the frames shown at requested times while a video is decoded once from its start."""
 
 from collections.abc import Callable, Sequence
-from fractions import Fraction
 from typing import Generic, TypeVar, cast
 
 import numpy as np
@@ -82,8 +81,8 @@ class FrameSelector(Generic[T]):
         self._answers: dict[int, T] = {}
         self._reformatter = VideoReformatter()
         self._shown: VideoFrame | None = None
-        self._shown_at = Fraction(0)
-        self._interval = Fraction(0)
+        self._shown_at = 0.0
+        self._interval = 0.0
         self.frames_offered = 0
         self.frames_corrupt = 0
         self.frames_repeated = 0
@@ -96,9 +95,9 @@ class FrameSelector(Generic[T]):
     @property
     def end(self) -> float:
         """When the last frame offered stops being shown, in seconds."""
-        return float(self._shown_at + self._interval)
+        return self._shown_at + self._interval
 
-    def offer(self, frame: VideoFrame, time: Fraction | None, duration: Fraction) -> None:
+    def offer(self, frame: VideoFrame, time: float | None, duration: float) -> None:
         """Takes the next decoded frame.
 
         Args:
@@ -112,9 +111,9 @@ class FrameSelector(Generic[T]):
             following = self._shown_at + self._interval
             # Output order is display order: a timestamp that runs backwards is damage.
             time = max(time if time is not None else following, self._shown_at)
-            self._answer_before(float(time))
+            self._answer_before(time)
         self._shown = frame
-        self._shown_at = time if time is not None else Fraction(0)
+        self._shown_at = time if time is not None else 0.0
         self._interval = duration
 
     def finish(self) -> list[T] | None:

@@ -4,6 +4,7 @@ from fractions import Fraction
 
 import av
 import numpy as np
+from av.audio.fifo import AudioFifo
 from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
 from av.filter import Graph
@@ -15,6 +16,8 @@ TIMESTAMP_JITTER = 0.015
 # Timestamps further beyond the declared end, or running further back, are damaged themselves.
 CREDIBLE_OVERRUN = 1.0
 CREDIBLE_GAP_WITHOUT_DURATION = 60.0
+# Frames are resampled this many samples at a time; one by one, the calls cost more than the arithmetic.
+SAMPLES_AT_ONCE = 16384
 
 
 class MonoTrack:
@@ -36,6 +39,7 @@ class MonoTrack:
         self._pieces: list[tuple[int, NDArray[np.float32]]] = []
         self._resampler: AudioResampler | None = None
         self._mean: Graph | None = None
+        self._waiting = AudioFifo()
         self._format: tuple[str, str, int] | None = None
         self._run_start = Fraction(0)
         self._run_samples = 0
@@ -48,7 +52,9 @@ class MonoTrack:
         """The end of the sound so far, in seconds of the clip's clock."""
         if self._format is None:
             return 0.0
-        return float(self._run_start + Fraction(self._run_samples, self._format[2]))
+        start, rate = self._run_start, self._format[2]
+        # Whole numbers: every frame asks, and Fractions are slow.
+        return (start.numerator * rate + self._run_samples * start.denominator) / (start.denominator * rate)
 
     @property
     def done(self) -> bool:
@@ -67,7 +73,11 @@ class MonoTrack:
             self._format, self._run_start, self._run_samples = described, following, 0
             self._cursor = round((following - self._start) * self._rate)
         self._run_samples += frame.samples
-        self._collect(self._mix(frame))
+        # The queue takes frames with timestamps only where they have no gap at all.
+        frame.pts = None
+        self._waiting.write(frame)
+        if self._waiting.samples >= SAMPLES_AT_ONCE:
+            self._resample_waiting()
 
     def finish(self) -> NDArray[np.float32] | None:
         """The waveform (samples,), float32, full scale 1; None if there was no sound at all."""
@@ -127,11 +137,17 @@ class MonoTrack:
             format="fltp", layout="mono", rate=self._rate, options={"rematrix_maxval": "1.0"}
         )
 
+    def _resample_waiting(self) -> None:
+        frame = self._waiting.read()
+        if frame is not None:
+            self._collect(self._mix(frame))
+
     def _close_run(self) -> None:
+        self._resample_waiting()
         if self._resampler is not None:
             # Where nothing had to be converted, PyAV answers the end with [None].
             self._collect([frame for frame in self._resampler.resample(None) if frame is not None])
-        self._resampler = None
+        self._resampler, self._waiting = None, AudioFifo()
 
     def _collect(self, frames: list[AudioFrame]) -> None:
         for frame in frames:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,15 @@ COPY_AGAIN = "copy or download it again"
 
 
 @dataclass(frozen=True)
+class _Clock:
+    """A stream's timestamps in seconds of the clip's clock: (scale * timestamp - shift) / unit."""
+
+    scale: int
+    shift: int
+    unit: int
+
+
+@dataclass(frozen=True)
 class Source:
     """An open media file and the streams of it that are used.
 
@@ -56,12 +65,36 @@ class Source:
     origin: Fraction
     declared_duration: float | None
     undecodable: tuple[str, ...]
+    _clocks: dict[int, _Clock | None] = field(default_factory=dict, init=False, repr=False)
 
     def time(self, timestamp: int | None, stream: Stream) -> Fraction | None:
         """Seconds on the clip's clock of a timestamp in the stream's units."""
-        if timestamp is None or stream.time_base is None:
+        clock = self._clock(stream)
+        if timestamp is None or clock is None:
             return None
-        return timestamp * stream.time_base - self.origin
+        return Fraction(clock.scale * timestamp - clock.shift, clock.unit)
+
+    def seconds(self, timestamp: int | None, stream: Stream) -> float | None:
+        """The float nearest to :meth:`time`."""
+        clock = self._clock(stream)
+        if timestamp is None or clock is None:
+            return None
+        return (clock.scale * timestamp - clock.shift) / clock.unit
+
+    def _clock(self, stream: Stream) -> _Clock | None:
+        # Arithmetic on Fractions for every packet and frame took longer than decoding the sound.
+        if stream.index not in self._clocks:
+            base, origin = stream.time_base, self.origin
+            self._clocks[stream.index] = (
+                None
+                if base is None
+                else _Clock(
+                    scale=base.numerator * origin.denominator,
+                    shift=origin.numerator * base.denominator,
+                    unit=base.denominator * origin.denominator,
+                )
+            )
+        return self._clocks[stream.index]
 
 
 @dataclass
@@ -136,10 +169,10 @@ def packets(source: Source, tally: DemuxTally) -> Iterator[Packet[Any]]:
                 # Empty packets, such as PyAV's last ones, empty the decoder and end it; that is the caller's to do.
                 if packet.size == 0:
                     continue
-                end = source.time(packet.pts if packet.pts is not None else packet.dts, packet.stream)
-                if end is not None:
-                    duration = (packet.duration or 0) * (packet.stream.time_base or Fraction(0))
-                    tally.end = max(tally.end, float(end + duration))
+                start = packet.pts if packet.pts is not None else packet.dts
+                if start is not None:
+                    end = source.seconds(start + (packet.duration or 0), packet.stream)
+                    tally.end = max(tally.end, end or 0.0)
                 yield packet
             return
         except av.FFmpegError:

@@ -116,6 +116,9 @@ class EncoderConfig:
         fusion: Method in ``avtune.fusion.METHODS``.
         preset: Named settings of that method; ``None``: the paper's.
         options: Settings of that method that differ from the preset, by name.
+        tuning: What is trained within each stream besides, in ``avtune.tuning.TUNINGS``; ``None``: nothing.
+        tuning_preset: Named settings of that tuning; ``None``: its first.
+        tuning_options: Settings of that tuning that differ from the preset, by name.
         plan: Pairs of block indices (sound, frames) in the order of the walk, ``null`` where one stream waits;
             ``None``: block by block, or stage by stage where the towers' depths differ.
     """
@@ -128,6 +131,9 @@ class EncoderConfig:
     fusion: str = "lavish"
     preset: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    tuning: str | None = None
+    tuning_preset: str | None = None
+    tuning_options: dict[str, Any] = field(default_factory=dict)
     plan: list[tuple[int | None, int | None]] | None = None
 
 

@@ -23,7 +23,7 @@ class Parameters:
         trainable: Weights that training changes, the task head included.
         frozen: Weights of the towers that it does not; a shared tower counts once.
         unused_head: Class head of the pretrained towers, which avtune leaves away but published totals hold.
-        parts: Trainable weights by part: ``method``, ``head``, ``towers`` (what the method frees).
+        parts: Trainable weights by part: ``method`` (fusion and tuning), ``head``, ``towers`` (what they free).
     """
 
     trainable: int
@@ -48,7 +48,9 @@ def count_parameters(network: Network) -> Parameters:
     frozen = sum(weight.numel() for weight in network.parameters() if not weight.requires_grad)
     parts = {"method": 0, "head": 0, "towers": 0}
     for name, count in trained.items():
-        part = "head" if name.startswith("head.") else "method" if ".fusion." in name else "towers"
+        part = "head" if name.startswith("head.") else "towers"
+        if name.startswith(("encoder.fusion.", "encoder.tuning.")):
+            part = "method"
         parts[part] += count
     encoder = network.encoder
     towers = {tower.name for tower in (encoder.audio_tower, encoder.video_tower)}

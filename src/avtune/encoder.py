@@ -5,54 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from avtune.backbones import FrozenBlock, Resampling, Tower, create_tower
+from avtune.backbones import Positions, Resampling, Tower, create_tower
 from avtune.config import EncoderConfig
 from avtune.errors import AvtuneError
 from avtune.fusion import BlockSizes, Fusion, Notes, build_fusion
-from avtune.tuning import statistics_kept
+from avtune.tuning import BoundBlock, Stream, Tuning, build_tuning, statistics_kept
 
 Plan = Sequence[tuple[int | None, int | None]]
 
 
 class PlanError(AvtuneError):
     """A plan that does not walk each tower's blocks once, in order."""
-
-
-class BoundBlock:
-    """A frozen block together with the positions of the stream that passes it, as a method's layer sees it.
-
-    One tower may serve both streams at once, so what differs between them cannot live in the block.
-    """
-
-    def __init__(self, block: FrozenBlock, positions: Any) -> None:
-        self.block, self.positions = block, positions
-        self.dim, self.heads, self.shifted = block.dim, block.heads, block.shifted
-
-    def attend(self, x: Tensor, extra: Tensor | None = None) -> Tensor:
-        """The attention branch, without the residual add; ``extra`` tokens are keys and values only."""
-        return self.block.attend(x, self.positions, extra=extra)
-
-    def feed(self, x: Tensor) -> Tensor:
-        """The MLP branch, without the residual add."""
-        return self.block.feed(x)
-
-    def attend_along(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        """The attention branch along another axis, such as time."""
-        return self.block.attend_along(x, bias)
-
-    def group(self, x: Tensor) -> Tensor:
-        """Tokens by window."""
-        return self.block.group(x)
-
-    def ungroup(self, x: Tensor) -> Tensor:
-        """Windows back to tokens."""
-        return self.block.ungroup(x)
 
 
 @dataclass
@@ -81,7 +49,8 @@ class DualEncoder(nn.Module):
         audio_tower: Tower of the sound; may be the same object as ``video_tower``.
         video_tower: Tower of the frames.
         fusion: The method; as many layers as the plan has pairs.
-        plan: Pairs of block indices; ``(None, j)`` means that the sound waits while video block j runs plain.
+        plan: Pairs of block indices; ``(None, j)`` means that the sound waits while video block j runs alone.
+        tuning: What is trained within the streams; ``None``: nothing.
         recompute: Recompute each step in the backward pass instead of keeping its activations.
         resampling: How a learned position embedding is fitted to the spectrogram's size: ``grid`` in two
             dimensions, ``sequence`` as the LAVISH authors' code.
@@ -97,6 +66,7 @@ class DualEncoder(nn.Module):
         fusion: Fusion,
         plan: Plan,
         *,
+        tuning: Tuning | None = None,
         recompute: bool = False,
         resampling: Resampling = "grid",
     ) -> None:
@@ -111,9 +81,11 @@ class DualEncoder(nn.Module):
         if not self.shared:
             self.separate_audio_tower = audio_tower
         self.fusion = fusion
+        self.tuning = tuning or build_tuning(None, audio_tower, video_tower)
         self.plan = tuple(plan)
         self.recompute = recompute
         self.resampling: Resampling = resampling
+        self.tuning.attach(audio_tower, video_tower)
         fusion.attach(audio_tower, video_tower)
 
     @property
@@ -140,20 +112,23 @@ class DualEncoder(nn.Module):
 
         audio, video = self.fusion.embed(audio, video, notes)
         audio, video = self.audio_tower.begin(audio), self.video_tower.begin(video)
+        audio, video = self.tuning.open(audio, video)
         audio, video = self.fusion.open(audio, video, notes)
         layers = iter(self.fusion.layers)
         for i, j in self.plan:
+            if i is not None:
+                a, audio = self._bind("audio", i, audio, audio_positions)
+            if j is not None:
+                v, video = self._bind("video", j, video, video_positions)
             if i is not None and j is not None:
-                audio_block, video_block = self.audio_tower.blocks[i], self.video_tower.blocks[j]
-                audio, video = audio_block.enter(audio), video_block.enter(video)
-                a, v = BoundBlock(audio_block, audio_positions), BoundBlock(video_block, video_positions)
                 audio, video = self._step(next(layers), audio, video, a, v, notes)
             elif i is not None:
-                audio = self._alone(self.audio_tower.blocks[i], audio, audio_positions)
-            elif j is not None:
-                video = self._alone(self.video_tower.blocks[j], video, video_positions)
+                audio = _alone(a, audio)
+            else:
+                video = _alone(v, video)
         audio, video = self.audio_tower.finish(audio), self.video_tower.finish(video)
         audio, video = self.fusion.close(audio, video, notes)
+        audio, video = self.tuning.close(audio, video)
         return Encoded(
             audio,
             video,
@@ -162,21 +137,27 @@ class DualEncoder(nn.Module):
             notes,
         )
 
+    def _bind(self, stream: Stream, index: int, x: Tensor, positions: Positions) -> tuple[BoundBlock, Tensor]:
+        """A block as its stream sees it, and the stream on that block's grid."""
+        block = (self.audio_tower if stream == "audio" else self.video_tower).blocks[index]
+        return BoundBlock(block, positions, self.tuning.at(stream, index)), block.enter(x)
+
     def _step(
         self, layer: nn.Module, audio: Tensor, video: Tensor, a: BoundBlock, v: BoundBlock, notes: Notes
     ) -> tuple[Tensor, Tensor]:
         if self.recompute and torch.is_grad_enabled():
             stepped: tuple[Tensor, Tensor] = checkpoint(
                 layer, audio, video, a, v, notes, use_reentrant=False,
-                context_fn=lambda: (nullcontext(), statistics_kept(layer)),
+                context_fn=lambda: (nullcontext(), statistics_kept(layer, a.tuning, v.tuning)),
             )  # fmt: skip
             return stepped
         stepped = layer(audio, video, a, v, notes)
         return stepped
 
-    @staticmethod
-    def _alone(block: FrozenBlock, x: Tensor, positions: Any) -> Tensor:
-        return block.plain(block.enter(x), positions)
+
+def _alone(block: BoundBlock, x: Tensor) -> Tensor:
+    x = x + block.attend(x)
+    return x + block.feed(x)
 
 
 def pair_blocks(audio_depth: int, video_depth: int) -> list[tuple[int | None, int | None]]:
@@ -260,12 +241,18 @@ def create_encoder(
 
     Raises:
         avtune.backbones.BackboneError: If a tower does not exist or cannot be walked.
-        avtune.fusion.OptionError: If a method, preset or option does not exist.
+        avtune.options.OptionError: If a method, tuning, preset or option does not exist.
+        avtune.tuning.TuningError: If the tuning does not fit the towers.
         PlanError: If the recipe's plan does not fit the towers.
     """
     audio_tower, video_tower = towers or create_towers(config, depth=depth, device=device)
     plan = config.plan or pair_towers(audio_tower, video_tower)
     _check_plan(plan, len(audio_tower.blocks), len(video_tower.blocks))
+    with torch.device(device or "cpu"):
+        tuning = build_tuning(
+            config.tuning, audio_tower, video_tower, config.tuning_preset, config.tuning_options
+        )
+    audio_tower, video_tower = tuning.part(audio_tower, video_tower)
     audio_lengths = audio_tower.lengths(*(spectrogram_shape or (audio_tower.image_size,) * 2))
     video_lengths = video_tower.lengths(*(frame_shape or (video_tower.image_size,) * 2))
     pairs = []
@@ -273,12 +260,18 @@ def create_encoder(
         if i is None or j is None:
             continue
         a, v = audio_tower.blocks[i], video_tower.blocks[j]
-        lengths = (audio_lengths[i], video_lengths[j])
+        lengths = (audio_lengths[i] + tuning.tokens, video_lengths[j] + tuning.tokens)
         pairs.append(BlockSizes(a.dim, v.dim, a.heads, v.heads, *lengths, a.shifted, v.shifted, segments))
     with torch.device(device or "cpu"):
         fusion = build_fusion(config.fusion, pairs, config.preset, config.options)
     return DualEncoder(
-        audio_tower, video_tower, fusion, plan, recompute=recompute, resampling=config.position_resampling
+        audio_tower,
+        video_tower,
+        fusion,
+        plan,
+        tuning=tuning,
+        recompute=recompute,
+        resampling=config.position_resampling,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from avtune.backbones import FrozenBlock, Tower
 from avtune.encoder import DualEncoder, Encoded
 from avtune.tasks.base import Task
 from avtune.transforms import Batch, normalise_frames
@@ -52,14 +53,20 @@ class Network(nn.Module):
     def trained_state(self) -> dict[str, Tensor]:
         """What a run has to save: every weight that is trained and every running statistic beside one.
 
-        The frozen towers are left out: their name, or their seed, says what they are.
+        What is frozen of the towers is left out: their name, or their seed, says what it is. A weight that several
+        modules share is there once.
         """
-        kept = {name for name, weight in self.named_parameters() if weight.requires_grad}
-        frozen_towers = tuple(f"encoder.{tower}." for tower in ("video_tower", "separate_audio_tower"))
+        frozen = tuple(
+            f"{name}."
+            for name, part in self.named_modules(remove_duplicate=False)
+            if isinstance(part, Tower | FrozenBlock)
+        )
+        trained = {name for name, weight in self.named_parameters() if weight.requires_grad}
+        once = {name for name, _ in (*self.named_parameters(), *self.named_buffers())}
         return {
             name: value
             for name, value in self.state_dict().items()
-            if name in kept or not name.startswith(frozen_towers)
+            if name in trained or (name in once and not name.startswith(frozen))
         }
 
     @torch.no_grad()

@@ -15,11 +15,11 @@ def parameter_groups(network: nn.Module, config: OptimizerConfig) -> list[dict[s
     """Trainable weights by role, each with its learning rate; matrices apart from what is never decayed.
 
     Args:
-        network: A module with children ``encoder`` (with ``fusion``) and ``head``.
+        network: A module with children ``encoder`` (with ``fusion`` and ``tuning``) and ``head``.
         config: Rates; a rate left ``None`` is ``config.lr``.
 
     Returns:
-        Groups ``method``, ``gates`` (a method's scalars), ``head``, ``towers`` (what the method frees of
+        Groups ``method`` (fusion and tuning), ``gates`` (their scalars), ``head``, ``towers`` (what they free of
         the towers), split by weight decay; empty ones left out.
     """
     rates = {"method": config.lr, "gates": config.lr_gate, "head": config.lr_head, "towers": config.lr_tower}
@@ -42,7 +42,7 @@ def parameter_groups(network: nn.Module, config: OptimizerConfig) -> list[dict[s
 def _role(name: str, weight: nn.Parameter) -> str:
     if name.startswith("head."):
         return "head"
-    if not name.startswith("encoder.fusion."):
+    if not name.startswith(("encoder.fusion.", "encoder.tuning.")):
         return "towers"
     return "gates" if weight.numel() == 1 else "method"
 

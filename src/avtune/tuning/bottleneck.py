@@ -13,10 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 GateOrder = Literal["norm_then_gate", "gate_then_norm"]
+UpStart = Literal["random", "zero"]
 
 
 class GroupedLinear(nn.Module):
-    """A linear map without bias whose channels are split into groups that do not see each other.
+    """A linear map whose channels are split into groups that do not see each other.
 
     Equal to a 1x1 convolution with ``groups``, on tokens of shape (..., channels), without leaving that layout.
 
@@ -24,12 +25,13 @@ class GroupedLinear(nn.Module):
         in_features: Input channels, divisible by ``groups``.
         out_features: Output channels, divisible by ``groups``.
         groups: Number of groups.
+        bias: Add a trained vector, zero at the start.
 
     Raises:
         ValueError: If a channel count is not divisible by ``groups``.
     """
 
-    def __init__(self, in_features: int, out_features: int, groups: int = 1) -> None:
+    def __init__(self, in_features: int, out_features: int, groups: int = 1, *, bias: bool = False) -> None:
         super().__init__()
         if in_features % groups or out_features % groups:
             raise ValueError(
@@ -39,13 +41,15 @@ class GroupedLinear(nn.Module):
         self.groups = groups
         self.weight = nn.Parameter(torch.empty(out_features, in_features // groups))
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
+        self.bias = nn.Parameter(torch.zeros(out_features)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Map tokens (..., in_features) to (..., out_features)."""
         if self.groups == 1:
-            return F.linear(x, self.weight)
+            return F.linear(x, self.weight, self.bias)
         parts = zip(x.chunk(self.groups, dim=-1), self.weight.chunk(self.groups), strict=True)
-        return torch.cat([F.linear(part, weight) for part, weight in parts], dim=-1)
+        mapped = torch.cat([F.linear(part, weight) for part, weight in parts], dim=-1)
+        return mapped if self.bias is None else mapped + self.bias
 
 
 class TokenBatchNorm(nn.BatchNorm1d):
@@ -119,9 +123,9 @@ class _SumOverProcesses(torch.autograd.Function):
 
 
 @contextmanager
-def statistics_kept(module: nn.Module) -> Iterator[None]:
+def statistics_kept(*modules: nn.Module) -> Iterator[None]:
     """Within it, forward passes leave running statistics alone: a recomputed pass must not count twice."""
-    norms = [part for part in module.modules() if isinstance(part, TokenBatchNorm)]
+    norms = [part for module in modules for part in module.modules() if isinstance(part, TokenBatchNorm)]
     for norm in norms:
         norm.updates = False
     try:
@@ -135,7 +139,7 @@ class Bottleneck(nn.Module):
     """Down-projection, activation, up-projection (Equation 9 of LAVISH; Houlsby et al., 2019).
 
     ``z = gate * norm_after(norm_up(up(relu(norm_down(down(norm_before(x)))))))`` with every part but ``down``
-    and ``up`` optional. With ``gate`` the output is exactly zero until the gate has been trained.
+    and ``up`` optional. With ``gate``, or with ``up_start`` zero, the output is exactly zero until it has been trained.
 
     Args:
         dim: Channels of the tokens.
@@ -147,6 +151,8 @@ class Bottleneck(nn.Module):
         gate: Multiply by a trained scalar that starts at zero.
         gate_order: Where the gate stands relative to ``norm_after``.
         relu: Whether there is an activation between the projections.
+        bias: Whether the projections have a bias.
+        up_start: How ``up`` starts: ``random``, or ``zero``.
     """
 
     def __init__(
@@ -161,16 +167,20 @@ class Bottleneck(nn.Module):
         gate: bool = True,
         gate_order: GateOrder = "norm_then_gate",
         relu: bool = True,
+        bias: bool = False,
+        up_start: UpStart = "random",
     ) -> None:
         super().__init__()
         width = dim // reduction
         if width < 1:
             raise ValueError(f"reduction {reduction} leaves no channel of {dim}; choose at most {dim}")
         self.norm_before = nn.LayerNorm(dim) if norm_before else nn.Identity()
-        self.down = GroupedLinear(dim, width, groups)
+        self.down = GroupedLinear(dim, width, groups, bias=bias)
         self.norm_down = TokenBatchNorm(width) if batch_norm else nn.Identity()
         self.activation = nn.ReLU() if relu else nn.Identity()
-        self.up = GroupedLinear(width, dim, groups)
+        self.up = GroupedLinear(width, dim, groups, bias=bias)
+        if up_start == "zero":
+            nn.init.zeros_(self.up.weight)
         self.norm_up = TokenBatchNorm(dim) if batch_norm else nn.Identity()
         self.norm_after = nn.LayerNorm(dim) if norm_after else nn.Identity()
         self.gate = nn.Parameter(torch.zeros(1)) if gate else None

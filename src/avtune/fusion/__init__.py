@@ -7,11 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from avtune.fusion.base import Block, BlockPairs, BlockSizes, Fusion, FusionLayer, Notes
+from avtune.fusion.copl import PRESETS as COPL_PRESETS
+from avtune.fusion.copl import build_copl
 from avtune.fusion.frozen import PRESETS as FROZEN_PRESETS
 from avtune.fusion.frozen import build_frozen
 from avtune.fusion.lavish import PRESETS as LAVISH_PRESETS
 from avtune.fusion.lavish import build_lavish
-from avtune.fusion.options import OptionError, choose, settle
+from avtune.fusion.stg_cma import PRESETS as STG_CMA_PRESETS
+from avtune.fusion.stg_cma import build_stg_cma
+from avtune.options import OptionError, choose, settle
 
 __all__ = [
     "METHODS",
@@ -69,6 +73,18 @@ METHODS: dict[str, Method] = {
         "Lin et al., CVPR 2023",
         build_lavish,
         LAVISH_PRESETS,
+    ),
+    "stg_cma": Method(
+        "frozen attention turned along time, adapters that compare the streams in space and as a whole",
+        "Wang et al., 2024",
+        build_stg_cma,
+        STG_CMA_PRESETS,
+    ),
+    "copl": Method(
+        "prompts of each stream, and prompts that both choose from a bank, as extra keys and values",
+        "Zhao et al., MM 2024",
+        build_copl,
+        COPL_PRESETS,
     ),
     "frozen": Method(
         "nothing between the towers; the head alone is trained", "", build_frozen, FROZEN_PRESETS

@@ -1,11 +1,16 @@
 """Numbers of weights, as published, from shapes alone."""
 
+import re
+
 import pytest
 import torch
 from encoded_streams import streams
 
 from avtune.config import HeadConfig
+from avtune.counting import count_parameters
 from avtune.heads import HEADS
+from avtune.model import AudioVisualModel
+from avtune.recipes import parse_config, recipe_path
 
 VGGISH = 128
 
@@ -49,3 +54,16 @@ def test_heads_run_on_the_meta_device(name: str) -> None:
         head = HEADS[name].build(768, 1024, 29, HeadConfig(name=name))
     logits = head(streams(2, 10, 7, 768, 1024, device="meta"))
     assert logits.shape == (2, 10, 29)
+
+
+@pytest.mark.parametrize("name", ["avel", "psp", "cmbs"])
+def test_recipes_state_what_they_build(name: str) -> None:
+    path = recipe_path(f"ave/{name}_swinv2_l")
+    comment = " ".join(line[2:] for line in path.read_text().splitlines() if line.startswith("# "))
+    stated = re.search(r"here ([\d.]+) M of ([\d.]+) M", comment)
+    assert stated is not None
+    model = AudioVisualModel(parse_config(base=path), tuple(map(str, range(28))), device="meta")
+    counted = count_parameters(model.network)
+    assert stated[1] == f"{counted.trainable / 1e6:.3f}"
+    assert stated[2] == f"{counted.total_published / 1e6:.3f}"
+    assert counted.trainable == counted.parts["head"]

@@ -18,7 +18,7 @@ cell, the same for all hidden units, as its authors' code, which thereby is tied
 
 
 class AudioGuidedAttention(nn.Module):
-    """A frame as the weighted sum of its cells (Section 4.2 of AVEL).
+    """A frame as the weighted sum of its cells (AVEL).
 
     ``v = Σ_c α_c V_c`` with ``α = softmax(w tanh(W_v relu(U_v V) + W_a relu(U_a a)))``.
 

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from avtune.config import InputConfig
 from avtune.transforms import AUDIO_PRESETS, Preprocessing, log_mel
+from avtune.transforms.front_ends import FRONT_ENDS
 from avtune.transforms.spectrograms import cut, picture, pictures, sound_windows
 from avtune.transforms.windows import Section
 
@@ -56,7 +57,16 @@ def test_every_preset_gives_its_picture(name):
     assert result.shape == audio.shape
     assert result.dtype is torch.float32
     assert result.isfinite().all()
-    raw = log_mel(noise(audio.window_samples), mels=audio.mels, shift_ms=audio.shift_ms)
+    heard = noise(audio.window_samples)
+    if audio.tile_seconds:
+        heard = heard.repeat(audio.tiled_samples // audio.window_samples)
+    raw = FRONT_ENDS[audio.front_end].compute(
+        heard,
+        sample_rate=audio.sample_rate,
+        mels=audio.mels,
+        window_ms=audio.window_ms,
+        shift_ms=audio.shift_ms,
+    )
     assert raw.shape[0] == audio.real_steps
     by_time = result if audio.rows == "time" else result.T
     kept = min(audio.real_steps, audio.steps)
@@ -73,6 +83,29 @@ def test_cut_continues_with_zeros(samples, first, length):
     assert cut(waveform, first, first + length).tolist() == expected
     lower = [value - 0.5 if value else 0.0 for value in expected]
     assert cut(waveform, first, first + length, mean=0.5).tolist() == lower
+
+
+@settings(max_examples=60, deadline=None)
+@given(samples=st.integers(1, 300), first=st.integers(-400, 400), length=st.integers(0, 900))
+def test_cut_continues_with_the_sound_itself(samples, first, length):
+    waveform = torch.arange(1.0, samples + 1)
+    expected = [float(i % samples + 1) for i in range(first, first + length)]
+    assert cut(waveform, first, first + length, beyond="loop").tolist() == expected
+    lower = [value - 0.5 for value in expected]
+    assert cut(waveform, first, first + length, mean=0.5, beyond="loop").tolist() == lower
+    assert cut(waveform[:0], first, first + length, beyond="loop").tolist() == [0.0] * length
+
+
+def test_a_second_is_heard_ten_times_by_hts_at():
+    audio = AUDIO_PRESETS["dg_sct"]
+    second = noise(32000)
+    tiled = picture(second, audio)
+    assert torch.equal(tiled, picture(torch.cat([second] * 10), AUDIO_PRESETS["htsat"]))
+    # A second is a hundred frames: all but the mirrored ends repeat.
+    torch.testing.assert_close(tiled[2:899], tiled[102:999], atol=1e-3, rtol=0)
+    windows = sound_windows(Section(0.0, 10, 1.0, 10.0), 320000, audio)
+    assert windows == [(32000 * t, 32000 * (t + 1)) for t in range(10)]
+    assert torch.equal(picture(second[:10000], audio), picture(second[:10000].repeat(32), audio))
 
 
 def test_a_window_shorter_than_one_frame_is_continued_with_silence():
@@ -166,3 +199,24 @@ def test_equal_windows_give_equal_pictures_and_order_is_kept():
     assert torch.equal(result[0], result[2])
     assert torch.equal(result[1], picture(waveform[:16000], audio))
     assert not torch.equal(result[0], result[1])
+
+
+@pytest.mark.parametrize("samples", [23000, 50000, 66150, 120000])
+def test_three_seconds_of_an_acted_sentence_are_the_sentence_over_and_over(samples):
+    audio = AUDIO_PRESETS["ma_avt_crema_d"]
+    sentence = noise(samples)
+    windows = sound_windows(Section(0.0, 1, 3.0, samples / 22050), samples, audio)
+    assert windows == [(0, 66150)]
+    tiled = sentence.repeat(3)[:66150]
+    assert torch.equal(pictures(sentence, windows, audio)[0], picture(tiled, audio))
+
+
+@pytest.mark.parametrize("samples", [50000, 100000, 159000, 160000, 170000])
+def test_five_seconds_from_the_third_on_are_those_of_the_clip_tiled_to_ten(samples):
+    """The authors' test setting: seconds 3 to 8 of a clip that is repeated until it lasts ten seconds."""
+    audio = AUDIO_PRESETS["ma_avt_vggsound"]
+    clip = noise(samples)
+    windows = sound_windows(Section(3.0, 1, 5.0, samples / 16000), samples, audio)
+    assert windows == [(48000, 128000)]
+    tiled = clip.repeat(-(-160000 // samples))[48000:128000]
+    assert torch.equal(pictures(clip, windows, audio)[0], picture(tiled, audio))

@@ -1,4 +1,4 @@
-"""Towers by name: timm's models with or without pretrained weights, and the bundled nano."""
+"""Towers by name: timm's models with or without pretrained weights, towers for sound, the bundled nano."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from avtune.backbones import ast, htsat
 from avtune.backbones.eva import EvaBlock, EvaBlockPostNorm, EvaTower
 from avtune.backbones.pretrained import (
     at_hand,
@@ -16,6 +17,7 @@ from avtune.backbones.pretrained import (
     in_one_line,
     load_file,
     not_fetched,
+    put_by_hand,
     tags_of,
     weights_source,
 )
@@ -25,7 +27,7 @@ from avtune.backbones.timm_loading import timm
 from avtune.backbones.tower import BackboneError, Tower, square_side
 from avtune.backbones.vit import Block, ResPostBlock, ViTTower
 
-FAMILIES = "ViT (DeiT, CLIP, DINOv2, SigLIP), EVA-02, Perception Encoder, DINOv3, Swin, Swin-V2"
+FAMILIES = "ViT (DeiT, CLIP, DINOv2, SigLIP), EVA-02, Perception Encoder, DINOv3, Swin, Swin-V2; for sound: AST, HTS-AT"
 
 VIEWS: dict[type[nn.Module], type[Tower]] = {
     timm.models.vision_transformer.VisionTransformer: ViTTower,
@@ -34,6 +36,9 @@ VIEWS: dict[type[nn.Module], type[Tower]] = {
     timm.models.swin_transformer_v2.SwinTransformerV2: SwinV2Tower,
 }
 """Which tower sees which of timm's architectures."""
+
+OWN_NAMES = ("nano", "htsat", *ast.AST_VARIANTS)
+"""Names that are avtune's, not timm's."""
 
 SEQUENTIAL_BLOCKS = (Block, ResPostBlock, EvaBlock, EvaBlockPostNorm)
 
@@ -51,17 +56,21 @@ def create_tower(
     """Build a frozen tower.
 
     Args:
-        name: ``nano`` for the bundled backbone, or any name that ``timm.create_model`` takes and whose
+        name: ``nano`` for the bundled backbone; ``ast`` or ``htsat`` for sound (see
+            ``avtune.backbones.ast.AST_VARIANTS``); or any name that ``timm.create_model`` takes and whose
             architecture avtune can see: ``vit_base_patch16_224.augreg_in21k``,
             ``swinv2_large_window12_192.ms_in22k``, ``hf-hub:...``, ``local-dir:...``.
-        pretrained: Load timm's weights, from the Hugging Face cache or through the network.
+        pretrained: Load timm's weights, from the Hugging Face cache or through the network. Those of ``ast``
+            and ``htsat`` cannot be fetched: they are looked for in torch's folder of checkpoints.
         depth: Keep only the first blocks (for tests and studies); where there are stages, at most this many
             of each, so that the final norm still fits.
         device: Where the tower is built; on ``meta`` nothing is computed, loaded or allocated.
         image_size: Side of the square images it shall take, if not the one it was trained on.
         checkpoint_path: A local file of weights (safetensors, or a state dict that ``torch.load`` reads
-            with ``weights_only=True``) in timm's naming, used instead of timm's own weights.
-        **timm_kwargs: Further arguments of ``timm.create_model``.
+            with ``weights_only=True``) in timm's naming, used instead of timm's own weights. For ``ast`` and
+            ``htsat``: the file that their authors published.
+        **timm_kwargs: Further arguments of ``timm.create_model``; for an AST ``position_fit`` (``cut`` or
+            ``bilinear``).
 
     Returns:
         The tower, frozen and in evaluation mode.
@@ -77,6 +86,10 @@ def create_tower(
     file = None if checkpoint_path is None else Path(checkpoint_path)
     on_meta = device is not None and torch.device(device).type == "meta"
     fetch = pretrained and file is None and not on_meta
+    if name in ast.AST_VARIANTS:
+        return _ast(name, fetch, depth, device, None if on_meta else file, **timm_kwargs)
+    if name == "htsat":
+        return _htsat(fetch, depth, device, None if on_meta else file, **timm_kwargs)
     if name == "nano":
         model: Any = _nano(fetch, **timm_kwargs).to(device)
     else:
@@ -125,6 +138,49 @@ def _nano(pretrained: bool, img_size: int | None = None, **options: Any) -> Any:
     if img_size is not None:
         model.set_input_size(img_size=(img_size, img_size))
     return model
+
+
+def _ast(
+    name: str,
+    fetch: bool,
+    depth: int | None,
+    device: torch.device | str | None,
+    file: Path | None,
+    *,
+    position_fit: ast.PositionFit = "cut",
+    **options: Any,
+) -> Tower:
+    _refuse_options(name, options, "position_fit")
+    variant = ast.AST_VARIANTS[name]
+    if fetch and variant.audioset:
+        file = put_by_hand(name, ast.AUDIOSET_FILE, ast.AUDIOSET_SOURCE)
+    body = _from_timm(
+        variant.body, fetch and not variant.audioset, depth if file is None else None, device, {}
+    )
+    if file is not None and not variant.audioset:
+        load_file(body, file, variant.body)
+    table_grid = ast.hear(body, audioset=variant.audioset)
+    if file is not None and variant.audioset:
+        ast.load_audioset(body, file, name)
+    return ast.ASTTower(body, name=name, depth=depth, table_grid=table_grid, position_fit=position_fit)
+
+
+def _htsat(
+    fetch: bool, depth: int | None, device: torch.device | str | None, file: Path | None, **options: Any
+) -> Tower:
+    _refuse_options("htsat", options, "no others")
+    if fetch:
+        file = put_by_hand("htsat", htsat.HTSAT_FILE, htsat.HTSAT_SOURCE)
+    model = htsat.build_htsat(depth if file is None else None, device)
+    if file is not None:
+        htsat.load_htsat(model, file, "htsat")
+    return htsat.HTSATTower(model, name="htsat", depth=depth)
+
+
+def _refuse_options(name: str, options: dict[str, Any], known: str) -> None:
+    if options:
+        given = ", ".join("image_size" if option == "img_size" else option for option in options)
+        raise BackboneError(f"{name} has no option {given}; leave it out (there is {known})")
 
 
 def as_tower(model: nn.Module, name: str, *, depth: int | None = None) -> Tower:
@@ -183,13 +239,20 @@ def unused_head_parameters(name: str) -> int:
         name: As for ``create_tower``.
 
     Returns:
-        Parameters of timm's classifier for that name; 0 for ``nano`` and for backbones without one.
+        Parameters of timm's classifier for that name; 0 for ``nano`` and for backbones without one. For an
+        AST trained on AudioSet its own head; for ``htsat`` also the Fourier and mel filters that its authors
+        keep as weights.
 
     Raises:
         BackboneError: No such name.
     """
     if name == "nano":
         return 0
+    if name == "htsat":
+        return htsat.left_out_parameters()
+    if name in ast.AST_VARIANTS:
+        variant = ast.AST_VARIANTS[name]
+        return ast.head_parameters() if variant.audioset else unused_head_parameters(variant.body)
     heads = _build(at_hand(name), device="meta").get_classifier()
     heads = heads if isinstance(heads, tuple) else (heads,)
     return sum(parameter.numel() for head in heads for parameter in head.parameters())
@@ -212,7 +275,7 @@ def _build(name: str, **arguments: Any) -> Any:
 def _check_name(name: str) -> None:
     if ":" in name or timm.is_model(name):
         return
-    known = [*timm.list_models(), *timm.list_pretrained()]
+    known = [*OWN_NAMES, *timm.list_models(), *timm.list_pretrained()]
     nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
     hint = f"the nearest are {', '.join(nearest)}" if nearest else "avtune list towers shows what there is"
     raise BackboneError(f"there is no backbone named {name}; {hint}")

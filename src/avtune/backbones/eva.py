@@ -89,6 +89,6 @@ class EvaTower(FlatTower):
         images = self._whole_patches(images)
         patches = self.model.patch_embed(images)
         tokens, positions = self.model._pos_embed(patches)
-        if resampling == "sequence" and images.shape[-2:] != (self.image_size, self.image_size):
+        if resampling == "sequence" and images.shape[-2:] != self.picture_size:
             tokens = self._resampled_sequence(patches)
         return tokens, positions

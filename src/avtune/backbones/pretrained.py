@@ -6,11 +6,13 @@ after one short try: the hub's own client would retry for minutes first.
 
 from __future__ import annotations
 
+import pickle
 import ssl
 import sys
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,8 +98,7 @@ def load_file(model: Any, path: Path, name: str) -> None:
     Raises:
         BackboneError: The file is missing, unreadable, or not of this architecture.
     """
-    if not path.is_file():
-        raise BackboneError(f"{path}: there is no such file of weights for {name}; check checkpoint_path")
+    require_file(path, name)
     try:
         if path.suffix == ".npz":
             model.load_pretrained(str(path))
@@ -110,10 +111,79 @@ def load_file(model: Any, path: Path, name: str) -> None:
     except Exception as error:
         raise BackboneError(f"{path}: no weights that {name} can take ({in_one_line(error)})") from error
     strange = [key for key in result.unexpected_keys if not key.startswith("head")]
-    if result.missing_keys or strange:
+    _require_fit(path, name, result.missing_keys, strange)
+
+
+def require_file(path: Path, name: str) -> None:
+    """Refuse a path where no file of weights is.
+
+    Args:
+        path: Where the weights should be.
+        name: The model's name, for the message.
+
+    Raises:
+        BackboneError: There is none.
+    """
+    if not path.is_file():
+        raise BackboneError(f"{path}: there is no such file of weights for {name}; check checkpoint_path")
+
+
+def load_published(model: Any, path: Path, name: str, rename: Callable[[str], str | None]) -> None:
+    """Load the file that a model's authors published, key for key.
+
+    Args:
+        model: What receives the weights; the file must hold a tensor for each of its own, of its shape.
+        path: A state dict, or a checkpoint around one, that ``torch.load(weights_only=True)`` reads.
+        name: The model's name, for messages.
+        rename: The authors' name (``module.`` of a parallel wrapper taken away) to the model's, or None for
+            what the model has no use for.
+
+    Raises:
+        BackboneError: The file is missing, unreadable, incomplete, or holds something of another model.
+    """
+    require_file(path, name)
+    try:
+        published = timm.models.load_state_dict(str(path), weights_only=True)
+        named = {rename(key): value for key, value in published.items()}
+        result = model.load_state_dict({key: value for key, value in named.items() if key}, strict=False)
+    except pickle.UnpicklingError as error:
         raise BackboneError(
-            f"{path}: not the weights of {name}: {len(result.missing_keys)} of its tensors are missing "
-            f"({', '.join(result.missing_keys[:3])}) and {len(strange)} belong to another model "
+            f"{path}: holds more than weights, which could run code ({in_one_line(error)}); where it is "
+            "trusted, save its state dict alone: torch.save({'state_dict': checkpoint['state_dict']}, ...)"
+        ) from error
+    except Exception as error:
+        raise BackboneError(f"{path}: no weights that {name} can take ({in_one_line(error)})") from error
+    _require_fit(path, name, result.missing_keys, result.unexpected_keys)
+
+
+def put_by_hand(name: str, file: str, source: str) -> Path:
+    """A published file that cannot be fetched by its name, where a person has put it.
+
+    Args:
+        name: The model's name, for the message.
+        file: The file's name.
+        source: Where it is to be had, for the message.
+
+    Returns:
+        Its path in torch's folder of checkpoints.
+
+    Raises:
+        BackboneError: It is not there.
+    """
+    path = Path(torch.hub.get_dir()) / "checkpoints" / file
+    if not path.is_file():
+        raise BackboneError(
+            f"the weights of {name} are not at {path}; get {file} from {source} and put it there, give it "
+            "with checkpoint_path, or use pretrained=False"
+        )
+    return path
+
+
+def _require_fit(path: Path, name: str, missing: Sequence[str], strange: Sequence[str]) -> None:
+    if missing or strange:
+        raise BackboneError(
+            f"{path}: not the weights of {name}: {len(missing)} of its tensors are missing "
+            f"({', '.join(missing[:3])}) and {len(strange)} belong to another model "
             f"({', '.join(strange[:3])}); give a file made for this architecture"
         )
 

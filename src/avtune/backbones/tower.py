@@ -101,13 +101,11 @@ class FrozenBlock(nn.Module, ABC):
             positions: What ``Tower.embed`` returned for this stream.
             extra: Tokens (batch, n, dim) that serve as keys and values only. The branch's norm applies to
                 them as to ``x``. The result is that of appending them to ``x`` and dropping their outputs,
-                without the cost of their queries.
+                without the cost of their queries. Where attention stays within windows, each window sees
+                them, without a position and unmasked.
 
         Returns:
             The branch (batch, length, dim).
-
-        Raises:
-            BackboneError: ``extra`` is given to a block that attends within windows.
         """
         normed_extra = None if extra is None else self._before(extra)
         return self._after(self._attention(self._before(x), positions, normed_extra))
@@ -195,14 +193,19 @@ class Tower(nn.Module, ABC):
         stages: Ranges of block indices with one width and one grid; one stage for a plain ViT.
         dims: Width of each block's tokens.
         dim: Width of the last block's tokens.
-        image_size: Side of the square images it was trained on, pixels.
+        picture_size: Rows and columns of the pictures it was trained on, pixels: a square of an image, rows
+            and columns of a spectrogram for a tower of sound.
+        image_size: The longer of the two: the side of square images.
         patch_size: Side of a patch, pixels (of the first grid).
         mean: Mean per channel of RGB in [0, 1] to subtract.
         std: Standard deviation per channel to divide by.
         prefix_tokens: Class and register tokens that stand before the patches.
         channels: Channels of the pictures it takes: 3 for RGB, 1 for a tower made for spectrograms.
+        audio_preset: Name in ``avtune.transforms.AUDIO_PRESETS`` of the front end that it hears a segment's
+            second through; None for a tower of images.
     """
 
+    audio_preset: str | None = None
     model: Any
     blocks: Sequence[FrozenBlock]
 
@@ -221,12 +224,17 @@ class Tower(nn.Module, ABC):
         self.mean: tuple[float, float, float] = (red, green, blue)
         red, green, blue = settings.get("std", (0.5, 0.5, 0.5))
         self.std: tuple[float, float, float] = (red, green, blue)
-        self.image_size = square_side(self.model, name)
+        self.picture_size = self._trained_size()
+        self.image_size = max(self.picture_size)
         self.patch_size: int = self.model.patch_embed.feat_ratio()
         self.prefix_tokens: int = getattr(model, "num_prefix_tokens", 0)
         self.channels = _picture_channels(self.model)
         self.requires_grad_(False)
         self.eval()
+
+    def _trained_size(self) -> tuple[int, int]:
+        side = square_side(self.model, self.name)
+        return side, side
 
     @classmethod
     @abstractmethod
@@ -366,7 +374,7 @@ class FlatTower(Tower):
     """A tower without stages (ViT, EVA): one grid and one width from first to last.
 
     Attributes:
-        any_size: Whether images of another size than ``image_size`` are taken.
+        any_size: Whether images of another size than ``picture_size`` are taken.
     """
 
     def __init__(self, model: Any, blocks: Sequence[FrozenBlock], *, name: str) -> None:
@@ -382,14 +390,14 @@ class FlatTower(Tower):
     def _taken(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of whole patches; refuses a picture that cannot be embedded."""
         rows, columns = self.grid(height, width)
-        if (height, width) == (self.image_size, self.image_size):
+        if (height, width) == self.picture_size:
             return rows, columns
         if not self.any_size:
             raise BackboneError(
                 f"{self.name} takes {self.image_size}x{self.image_size} images only, not {height}x{width}; "
                 f"resize them or create the tower with image_size={max(height, width)}"
             )
-        if rows == 0 or columns == 0:
+        if rows < 1 or columns < 1:
             raise BackboneError(
                 f"an image of {height}x{width} holds no whole patch of {self.name} "
                 f"({self.patch_size}x{self.patch_size}); give a larger image or spectrogram"
@@ -399,7 +407,7 @@ class FlatTower(Tower):
     def _whole_patches(self, images: Tensor) -> Tensor:
         """Crop to whole patches, as a strided convolution does; refuse what cannot be embedded."""
         rows, columns = self._taken(*images.shape[-2:])
-        if images.shape[-2:] == (self.image_size, self.image_size):
+        if images.shape[-2:] == self.picture_size:
             return images
         return images[..., : rows * self.patch_size, : columns * self.patch_size]
 

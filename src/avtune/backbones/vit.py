@@ -122,7 +122,7 @@ class ViTTower(FlatTower):
         """See :meth:`Tower.place`; there are no positions to hand on."""
         images = self._whole_patches(images)
         patches = self.model.patch_embed(images)
-        if resampling == "grid" or images.shape[-2:] == (self.image_size, self.image_size):
+        if resampling == "grid" or images.shape[-2:] == self.picture_size:
             tokens = self.model._pos_embed(patches)
         else:
             tokens = self._resampled_sequence(patches)

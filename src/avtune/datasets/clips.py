@@ -20,7 +20,6 @@ from avtune.media import MediaError
 from avtune.transforms import Damaged, Prepared, Preprocessing, Sample
 from avtune.transforms.preprocessing import damage_notes
 
-SAMPLE_RATE = 16000
 
 
 class ClipDataset(Dataset[Sample | Damaged]):
@@ -171,8 +170,8 @@ def _load_unpacked(record: Record, folder: FrameFolder, preprocessing: Preproces
     waveform: npt.NDArray[np.float32] | None = None
     duration = record.start + preprocessing.seconds
     try:
-        waveform, damage = read_sound(folder, SAMPLE_RATE)
-        duration = len(waveform) / SAMPLE_RATE
+        waveform, damage = read_sound(folder, preprocessing.audio.sample_rate)
+        duration = len(waveform) / preprocessing.audio.sample_rate
         notes.extend(damage_notes(damage))
     except MediaError as error:
         notes.append(f"{error.path.name}: {error.problem}")

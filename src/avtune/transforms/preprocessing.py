@@ -18,7 +18,7 @@ from avtune.errors import AvtuneError
 from avtune.media import Damage, MediaError, VideoStream, decode, probe
 from avtune.transforms.frames import mean_frame, resize_frame
 from avtune.transforms.prepared import Prepared
-from avtune.transforms.presets import SAMPLE_RATE, AudioPreset, check_spectrogram_size, resolve_audio
+from avtune.transforms.presets import AudioPreset, check_spectrogram_size, resolve_audio
 from avtune.transforms.spectrograms import pictures, sound_windows
 from avtune.transforms.windows import Section, section_starts, spread_times
 
@@ -197,10 +197,10 @@ class Preprocessing:
         """Which samples each segment hears, see :func:`avtune.transforms.spectrograms.sound_windows`.
 
         Args:
-            samples: Length of the file's sound at 16 kHz.
+            samples: Length of the file's sound at ``audio.sample_rate``.
             start: Beginning of the first segment, seconds.
         """
-        return sound_windows(self._section(start, samples / SAMPLE_RATE), samples, self.audio)
+        return sound_windows(self._section(start, samples / self.audio.sample_rate), samples, self.audio)
 
     def load(self, path: str | Path, start: float = 0.0) -> Prepared:
         """Decode and prepare ``segments`` segments of a file.
@@ -225,12 +225,12 @@ class Preprocessing:
         clip = decode(
             path,
             self._times(section, _rate(info.video)),
-            sample_rate=SAMPLE_RATE,
+            sample_rate=self.audio.sample_rate,
             on_frame=partial(resize_frame, size=self.size),
             start=begin,
             until=end,
         )
-        sound = self._sound(clip.waveform, round(begin * SAMPLE_RATE))
+        sound = self._sound(clip.waveform, round(begin * self.audio.sample_rate))
         return self._prepare(path, section, clip.frames, sound, damage_notes(clip.damage))
 
     def load_windows(
@@ -259,7 +259,8 @@ class Preprocessing:
         sections = [self._section(start, info.duration) for start in starts]
         times = [self._times(section, _rate(info.video)) for section in sections]
         distinct = sorted({time for of_section in times for time in of_section})
-        clip = decode(path, distinct, sample_rate=SAMPLE_RATE, on_frame=partial(resize_frame, size=self.size))
+        resize = partial(resize_frame, size=self.size)
+        clip = decode(path, distinct, sample_rate=self.audio.sample_rate, on_frame=resize)
         shown = None if clip.frames is None else dict(zip(distinct, clip.frames, strict=True))
         sound = self._sound(clip.waveform, 0)
         notes = damage_notes(clip.damage)
@@ -281,7 +282,7 @@ class Preprocessing:
 
         Args:
             frames: T pictures, RGB uint8 (height, width, 3), those of :meth:`frame_indices`; None: no video.
-            waveform: The whole sound, mono float32 (samples,) at 16 kHz; None: no sound.
+            waveform: The whole sound, mono float32 (samples,) at ``audio.sample_rate``; None: no sound.
             duration: Length of the clip, seconds.
             start: Beginning of the first segment, seconds.
             source: What error messages call the clip.
@@ -313,6 +314,8 @@ class Preprocessing:
 
     def _heard(self, section: Section) -> tuple[float, float | None]:
         """The stretch of sound that a section needs, seconds; None: to the end of the file."""
+        if self.audio.beyond == "loop":
+            return 0.0, None
         around = self.audio.seconds + self.segment_seconds
         begin = max(section.start - around, 0.0)
         end = section.start + self.seconds + around

@@ -1,8 +1,4 @@
-"""Named front ends: how each paper's code turns sound into the picture that its transformer reads.
-
-Left out because their front end is not Kaldi's log-mel: DG-SCT and HTS-AT (32 kHz, librosa-style STFT and
-64 mel bands inside the network) and MA-AVT on VGGSound and CREMA-D (logarithm of a linear STFT).
-"""
+"""Named front ends: how each paper's code turns sound into the picture that its transformer reads."""
 
 from __future__ import annotations
 
@@ -12,28 +8,39 @@ from typing import Any, Literal, get_args
 
 from avtune.config import AudioInput
 from avtune.errors import AvtuneError
+from avtune.transforms.front_ends import FRONT_ENDS, FrontEndName
+from avtune.transforms.librosa_log_mel import HIGHEST_HZ
 from avtune.transforms.log_mel import samples_of
-
-SAMPLE_RATE = 16000
 
 Pad = Literal["after_normalising", "before_normalising"]
 Placement = Literal["grid", "spread", "clip"]
 Rows = Literal["time", "mel"]
+Beyond = Literal["silence", "loop"]
+
+
+WORDS: dict[str, tuple[str, ...]] = {
+    "pad": get_args(Pad),
+    "placement": get_args(Placement),
+    "rows": get_args(Rows),
+    "beyond": get_args(Beyond),
+    "front_end": tuple(FRONT_ENDS),
+}
 
 
 @dataclass(frozen=True)
 class AudioPreset:
-    """How the sound of one segment becomes a picture; everything at 16 kHz, mono.
+    """How the sound of one segment, mono, becomes a picture.
 
-    Values are ``(log_mel - mean) / (2 * std)``.
+    Values are ``(energy - mean) / (2 * std)``, with the energies that ``front_end`` computes: logarithms of
+    mel bands or of frequencies. With a mean of 0 and a deviation of 0.5 they stay as they are.
 
     Attributes:
         source: The paper or code whose front end this is.
-        mels: Number of mel bands.
+        mels: Number of mel bands; of frequencies for ``log_stft``.
         shift_ms: Distance of two frames, milliseconds.
         seconds: Length of the sound window that one segment hears, seconds.
         steps: Frames in the finished picture: fewer are padded with zeros at the end, more are cut.
-        mean: Mean of the log-mel values.
+        mean: Mean of the energies.
         std: Half of what the centred values are divided by.
         window_ms: Length of one frame, milliseconds.
         pad: Whether the zeros are added after normalising (they then stand for the mean) or before.
@@ -42,6 +49,12 @@ class AudioPreset:
             does; ``clip``: each segment hears the clip from its beginning on.
         rows: Axis that becomes the picture's rows: ``time`` gives (steps, mels), ``mel`` (mels, steps).
         subtract_mean: Subtract the mean of the whole file's waveform first.
+        front_end: Name in :data:`avtune.transforms.front_ends.FRONT_ENDS`.
+        sample_rate: Samples per second that the sound is decoded to.
+        beyond: What continues a file that is too short for a window: digital ``silence``, or the file
+            again from its beginning (``loop``).
+        tile_seconds: Length to which the sound that one segment hears is repeated, seconds; None: it is heard
+            once.
     """
 
     source: str
@@ -56,43 +69,79 @@ class AudioPreset:
     placement: Placement = "spread"
     rows: Rows = "time"
     subtract_mean: bool = True
+    front_end: FrontEndName = "kaldi_log_mel"
+    sample_rate: int = 16000
+    beyond: Beyond = "silence"
+    tile_seconds: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse settings that no sound could satisfy.
 
         Raises:
-            AvtuneError: If a number is not positive, a word is not one of the choices, or the sound window
-                is shorter than one frame.
+            AvtuneError: If a number is not positive, a word is not one of the choices, the sound window is
+                shorter than one frame, or the numbers do not suit the front end.
         """
-        for name in ("mels", "shift_ms", "seconds", "steps", "std", "window_ms"):
+        for name in ("mels", "shift_ms", "seconds", "steps", "std", "window_ms", "sample_rate"):
             if not getattr(self, name) > 0:
                 raise AvtuneError(f"input.audio.{name} is {getattr(self, name)}; set it above zero")
-        for name, choices in (("pad", Pad), ("placement", Placement), ("rows", Rows)):
-            if getattr(self, name) not in get_args(choices):
-                allowed = ", ".join(get_args(choices))
-                raise AvtuneError(f"input.audio.{name} is {getattr(self, name)!r}; choose one of {allowed}")
-        if samples_of(self.shift_ms, SAMPLE_RATE) < 1:
+        for name, choices in WORDS.items():
+            if getattr(self, name) not in choices:
+                raise AvtuneError(
+                    f"input.audio.{name} is {getattr(self, name)!r}; choose one of {', '.join(choices)}"
+                )
+        if self.shift_samples < 1:
+            least = 1000 / self.sample_rate
             raise AvtuneError(
-                f"input.audio.shift_ms is {self.shift_ms}; set it to 0.0625 (one sample) or more"
+                f"input.audio.shift_ms is {self.shift_ms}; set it to {least:g} (one sample) or more"
             )
         if self.window_samples < self.frame_samples:
             least = self.window_ms / 1000
             raise AvtuneError(f"input.audio.seconds is {self.seconds}; set it to one frame, {least}, or more")
+        if self.tile_seconds is not None and self.tile_seconds < self.seconds:
+            raise AvtuneError(
+                f"input.audio.seconds is {self.seconds}, but the preset repeats the sound to "
+                f"{self.tile_seconds} seconds; set it to that or less"
+            )
+        self._check_front_end()
+
+    def _check_front_end(self) -> None:
+        frequencies = self.frame_samples // 2 + 1
+        if self.front_end == "log_stft" and self.mels != frequencies:
+            raise AvtuneError(
+                f"input.audio.mels is {self.mels}, but this preset has no mel bands: its frames of "
+                f"{self.frame_samples} samples have {frequencies} frequencies; set it to {frequencies}"
+            )
+        if self.front_end == "librosa_log_mel" and self.sample_rate < 2 * HIGHEST_HZ:
+            raise AvtuneError(
+                f"input.audio.sample_rate is {self.sample_rate}, but the bands of librosa_log_mel reach up to "
+                f"{HIGHEST_HZ:g} Hz; set it to {2 * HIGHEST_HZ:g} or more"
+            )
 
     @property
     def window_samples(self) -> int:
         """Samples that one segment hears."""
-        return round(self.seconds * SAMPLE_RATE)
+        return round(self.seconds * self.sample_rate)
 
     @property
     def frame_samples(self) -> int:
         """Samples of one frame."""
-        return samples_of(self.window_ms, SAMPLE_RATE)
+        return samples_of(self.window_ms, self.sample_rate)
+
+    @property
+    def shift_samples(self) -> int:
+        """Samples between the starts of two frames."""
+        return samples_of(self.shift_ms, self.sample_rate)
+
+    @property
+    def tiled_samples(self) -> int:
+        """Samples that the front end is given: what one segment hears, repeated where that is asked for."""
+        return round((self.tile_seconds or self.seconds) * self.sample_rate)
 
     @property
     def real_steps(self) -> int:
         """Frames that a full window yields, before padding or cutting to ``steps``."""
-        return 1 + (self.window_samples - self.frame_samples) // samples_of(self.shift_ms, SAMPLE_RATE)
+        front_end = FRONT_ENDS[self.front_end]
+        return front_end.frames(self.tiled_samples, self.frame_samples, self.shift_samples)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -159,6 +208,39 @@ _CAV_MAE = AudioPreset(
     placement="clip",
     rows="mel",
 )
+# As CAV-MAE's, but for the statistics; its code divides by twice the deviation itself.
+_AST = replace(_CAV_MAE, source="AST, AudioSet: the authors' dataloader", mean=-4.2677393, std=4.5689974)
+_HTSAT = AudioPreset(
+    source="HTS-AT, AudioSet: ten seconds of 32 kHz, decibels that the network normalises band by band",
+    mels=64,
+    shift_ms=10.0,
+    seconds=10.0,
+    steps=1001,
+    mean=0.0,
+    std=0.5,
+    window_ms=32.0,
+    placement="clip",
+    subtract_mean=False,
+    front_end="librosa_log_mel",
+    sample_rate=32000,
+    tile_seconds=10.0,
+)
+# 446 and 447 samples, 358 and 296 samples: 224 frequencies of 224 frames each.
+_MA_AVT_VGGSOUND = AudioPreset(
+    source="MA-AVT, VGGSound: the authors' dataloader (five of ten seconds, standardised log-STFT)",
+    mels=224,
+    shift_ms=22.376,
+    seconds=5.0,
+    steps=224,
+    mean=0.0,
+    std=0.5,
+    window_ms=27.876,
+    placement="grid",
+    rows="mel",
+    subtract_mean=False,
+    front_end="log_stft",
+    beyond="loop",
+)
 
 AUDIO_PRESETS: dict[str, AudioPreset] = {
     "nano": AudioPreset(
@@ -198,6 +280,31 @@ AUDIO_PRESETS: dict[str, AudioPreset] = {
     "ma_avt_ave": replace(_STG_CMA_SWIN, source="MA-AVT, AVE: the authors' AVE dataloader, after LAVISH's"),
     "cav_mae": _CAV_MAE,
     "avsiam": replace(_CAV_MAE, source="AVSiam: the authors' dataloader, as CAV-MAE's"),
+    "ma_avt_vggsound": _MA_AVT_VGGSOUND,
+    "ma_avt_crema_d": replace(
+        _MA_AVT_VGGSOUND,
+        source="MA-AVT, CREMA-D: the authors' dataloader (the first three seconds, standardised log-STFT)",
+        shift_ms=13.4241,
+        seconds=3.0,
+        window_ms=20.2722,
+        placement="clip",
+        sample_rate=22050,
+    ),
+    "ast": _AST,
+    "ast_second": replace(
+        _AST,
+        source="AST on one second per segment, frames as LAVISH's for ViT",
+        seconds=1.0,
+        steps=102,
+        placement="spread",
+    ),
+    "htsat": _HTSAT,
+    "dg_sct": replace(
+        _HTSAT,
+        source="DG-SCT, HTS-AT: each second is repeated ten times",
+        seconds=1.0,
+        placement="grid",
+    ),
 }
 
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from avtune.transforms.log_mel import log_mel
-from avtune.transforms.presets import SAMPLE_RATE, AudioPreset
+from avtune.transforms.front_ends import FRONT_ENDS
+from avtune.transforms.presets import AudioPreset, Beyond
 from avtune.transforms.windows import SPREAD_MARGIN_SECONDS, Section, centred_starts, spread_starts
 
 
@@ -21,40 +21,44 @@ def sound_windows(section: Section, samples: int, audio: AudioPreset) -> list[tu
 
     Returns:
         T pairs (first, end), counted from the file's beginning. They may reach beyond the sound, which is
-        then continued with silence; in ``clip`` placement, and where ``spread`` placement finds no more
-        than one window of sound, they end with the sound.
+        then continued as ``audio.beyond`` says. In ``clip`` placement that continues with silence, and where
+        ``spread`` placement finds no more than one window of sound, they end with the sound.
     """
-    window = audio.window_samples
+    window, rate = audio.window_samples, audio.sample_rate
     if audio.placement == "grid":
-        starts = centred_starts(section.middles, window, SAMPLE_RATE)
+        starts = centred_starts(section.middles, window, rate)
         return [(start, start + window) for start in starts]
-    first = round(section.start * SAMPLE_RATE)
+    first = round(section.start * rate)
     own = samples - first
     if audio.placement == "clip":
-        return [(first, first + max(min(window, own), 0))] * section.segments
-    margin = round(SPREAD_MARGIN_SECONDS * SAMPLE_RATE)
+        heard = window if audio.beyond == "loop" else max(min(window, own), 0)
+        return [(first, first + heard)] * section.segments
+    margin = round(SPREAD_MARGIN_SECONDS * rate)
     if 0 < own <= window + margin:
         return [(first, samples)] * section.segments
-    length = round(section.spread_length(own / SAMPLE_RATE) * SAMPLE_RATE)
+    length = round(section.spread_length(own / rate) * rate)
     spread = spread_starts(length, section.segments, window, margin)
     if spread is None:
         return [(first, first + length)] * section.segments
     return [(first + start, first + start + window) for start in spread]
 
 
-def cut(waveform: Tensor, first: int, end: int, mean: float = 0.0) -> Tensor:
-    """Take a stretch of a waveform less its mean, continued with zeros where there is no sound.
+def cut(waveform: Tensor, first: int, end: int, mean: float = 0.0, *, beyond: Beyond = "silence") -> Tensor:
+    """Take a stretch of a waveform less its mean, continued where there is no sound.
 
     Args:
         waveform: Mono sound of shape ``(samples,)``.
         first: First sample, may be negative.
         end: Sample behind the last one, may lie beyond the sound.
         mean: Value that is subtracted, from the sound only.
+        beyond: Whether zeros continue the sound, or the sound itself, again and again.
 
     Returns:
         float64 of shape ``(end - first,)``: in float32 the difference would round quiet sound.
     """
     samples = waveform.shape[0]
+    if beyond == "loop" and samples:
+        return waveform[torch.arange(first, end) % samples].double() - mean
     inside = waveform[min(max(first, 0), samples) : min(max(end, 0), samples)].double() - mean
     before = min(max(-first, 0), end - first)
     return functional.pad(inside, (before, end - first - before - inside.shape[0]))
@@ -64,17 +68,18 @@ def picture(window: Tensor, audio: AudioPreset) -> Tensor:
     """Turn the sound that one segment hears into its picture.
 
     Args:
-        window: Waveform of shape ``(samples,)``, at 16 kHz; shorter than one frame of the log-mel it is
-            continued with zeros.
+        window: Waveform of shape ``(samples,)``; shorter than one frame it is continued with zeros.
         audio: The front end.
 
     Returns:
-        Normalised log-mel of shape ``audio.shape``, float32.
+        Normalised energies of shape ``audio.shape``, float32.
     """
+    if audio.tile_seconds is not None and window.shape[0]:
+        window = window.repeat(-(-audio.tiled_samples // window.shape[0]))[: audio.tiled_samples]
     missing = max(audio.frame_samples - window.shape[0], 0)
-    energies = log_mel(
+    energies = FRONT_ENDS[audio.front_end].compute(
         functional.pad(window, (0, missing)),
-        sample_rate=SAMPLE_RATE,
+        sample_rate=audio.sample_rate,
         mels=audio.mels,
         window_ms=audio.window_ms,
         shift_ms=audio.shift_ms,
@@ -92,7 +97,7 @@ def pictures(
     """Pictures of several windows of one waveform; equal windows are computed once.
 
     Args:
-        waveform: Mono sound of shape ``(samples,)`` at 16 kHz.
+        waveform: Mono sound of shape ``(samples,)``.
         windows: Pairs (first, end) of samples.
         audio: The front end.
         mean: Value that is subtracted from the sound.
@@ -100,7 +105,10 @@ def pictures(
     Returns:
         float32 of shape ``(windows, *audio.shape)``.
     """
-    distinct = {window: picture(cut(waveform, *window, mean), audio) for window in dict.fromkeys(windows)}
+    distinct = {
+        window: picture(cut(waveform, *window, mean, beyond=audio.beyond), audio)
+        for window in dict.fromkeys(windows)
+    }
     return torch.stack([distinct[window] for window in windows])
 
 

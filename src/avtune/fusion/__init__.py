@@ -13,6 +13,8 @@ from avtune.fusion.frozen import PRESETS as FROZEN_PRESETS
 from avtune.fusion.frozen import build_frozen
 from avtune.fusion.lavish import PRESETS as LAVISH_PRESETS
 from avtune.fusion.lavish import build_lavish
+from avtune.fusion.ma_avt import PRESETS as MA_AVT_PRESETS
+from avtune.fusion.ma_avt import build_ma_avt
 from avtune.fusion.stg_cma import PRESETS as STG_CMA_PRESETS
 from avtune.fusion.stg_cma import build_stg_cma
 from avtune.options import OptionError, choose, settle
@@ -85,6 +87,12 @@ METHODS: dict[str, Method] = {
         "Zhao et al., MM 2024",
         build_copl,
         COPL_PRESETS,
+    ),
+    "ma_avt": Method(
+        "tokens of each stream and shared ones; what the shared ones gather is contrasted behind every block",
+        "Mahmud et al., CVPRW 2024",
+        build_ma_avt,
+        MA_AVT_PRESETS,
     ),
     "frozen": Method(
         "nothing between the towers; the head alone is trained", "", build_frozen, FROZEN_PRESETS

@@ -17,6 +17,8 @@ from avtune.heads.avel import avel_loss, build_avel
 from avtune.heads.cmbs import PRESETS as CMBS_PRESETS
 from avtune.heads.cmbs import build_cmbs, cmbs_loss
 from avtune.heads.localization import SegmentHead, SingleStreamHeads, build_segment_head, segment_loss
+from avtune.heads.ma_avt import PRESETS as MA_AVT_PRESETS
+from avtune.heads.ma_avt import build_ma_avt_head, ma_avt_loss
 from avtune.heads.psp import PRESETS as PSP_PRESETS
 from avtune.heads.psp import build_psp, psp_loss
 
@@ -91,5 +93,12 @@ HEADS: dict[str, Head] = {
         build_cmbs,
         cmbs_loss,
         CMBS_PRESETS,
+    ),
+    "ma_avt": Head(
+        "classes from the foreground tokens, behind a gate that the background tokens close",
+        "Mahmud et al., CVPRW 2024",
+        build_ma_avt_head,
+        ma_avt_loss,
+        MA_AVT_PRESETS,
     ),
 }

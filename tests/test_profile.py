@@ -1,9 +1,13 @@
+from dataclasses import replace
+
 import pytest
 
 from avtune.counting import count_parameters
 from avtune.model import create_model
 from avtune.profile import measure
-from avtune.recipes import parse_config, recipe_path
+from avtune.profile_all import profile_all
+from avtune.recipes import parse_config, recipe_names, recipe_path
+from avtune.recipes.published import agrees, published
 
 LABELS = [f"label {k}" for k in range(28)]
 
@@ -53,3 +57,47 @@ def test_the_summary_tells_weights_with_and_without_the_unused_head_and_multiply
     assert lines["total"].strip() == "90.444 M"
     assert lines["total as published"].startswith("107.241 M")
     assert lines["multiply-adds"].strip() == "222.70 G per clip of 10 segments"
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_weights_agree_with_the_printed_ones_or_the_table_says_why_not(name: str) -> None:
+    (row,) = profile_all([name], costs=False)
+    printed = row.published
+    assert row.stands, f"{row.parameters.trainable} of {row.parameters.total_published}, printed {printed}"
+    if printed is not None and printed.differs and printed.trainable is not None:
+        # A reason without a difference would be one that nobody needs.
+        agree = agrees(row.parameters.trainable, printed.trainable)
+        assert not (
+            agree and (printed.total is None or agrees(row.parameters.total_published, printed.total))
+        )
+
+
+def test_every_published_row_has_its_recipe() -> None:
+    assert set(published()) <= set(recipe_names())
+    assert {name for name in recipe_names() if name.startswith("ave/")} == set(published())
+
+
+@pytest.mark.parametrize(
+    ("count", "printed", "expected"),
+    [
+        (10_036_000, "10.1", True),
+        (10_150_000, "10.1", True),
+        (10_200_000, "10.1", False),
+        (9_999_999, "10.1", False),
+        (3_530_400, "3.530", True),
+        (172_900_000, "172", True),
+        (173_000_001, "172", False),
+    ],
+)
+def test_printed_numbers_are_compared_in_their_own_digits(count: int, printed: str, expected: bool) -> None:
+    assert agrees(count, printed) is expected
+
+
+def test_a_row_that_disagrees_without_reason_does_not_stand() -> None:
+    (row,) = profile_all(["ave/lavish_vit_b"], costs=False)
+    assert row.stands
+    assert row.published is not None
+    assert not replace(row, published=replace(row.published, trainable="4.9")).stands
+    assert not replace(row, published=replace(row.published, total="107.4")).stands
+    assert replace(row, published=replace(row.published, trainable="4.9", differs="a reason")).stands
+    assert row.trainable_without_head + row.parameters.parts["head"] == row.parameters.trainable

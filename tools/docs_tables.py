@@ -22,15 +22,17 @@ from pathlib import Path
 from typing import Any
 
 from avtune import cli
+from avtune.compare import from_json, markdown
 from avtune.config import RunConfig
 from avtune.fusion import METHODS
 from avtune.fusion.lavish import LavishConfig
-from avtune.recipes import recipe_names, recipe_path
+from avtune.recipes.published import Published, published
 from avtune.transforms import AUDIO_PRESETS
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
-COSTS = ROOT / "benchmarks/results/recipe_costs.json"
+PROFILES = ROOT / "benchmarks/results/profile_all.json"
+COMPARISON = ROOT / "benchmarks/results/comparison_bandstand_nano.json"
 SEEDS = ROOT / "benchmarks/results/try_seeds.json"
 FLOORS = ("majority", "audio only", "video only", "shuffled audio")
 MARKED = re.compile(r"(<!-- begin (\S+) -->\n).*?(<!-- end \2 -->)", re.DOTALL)
@@ -89,25 +91,71 @@ def _yaml(value: Any) -> str:
 
 
 def recipes() -> str:
-    """The recipes of published rows: what the paper reports and what avtune builds."""
-    costs = json.loads(COSTS.read_text(encoding="utf-8"))["recipes"]
+    """The recipes of the LAVISH paper's rows: what the paper reports and what avtune builds."""
     rows = []
-    for name in recipe_names():
-        first = recipe_path(name).read_text(encoding="utf-8").splitlines()[0]
-        found = re.search(r"Table (\d+), ([\d.]+) %", first)
-        if found is None:
+    for profile in _profiles():
+        row = published().get(profile["recipe"])
+        if row is None or row.paper != "LAVISH":
             continue
-        cost = costs[name]
         rows.append([
-            f"`{name}`", found[1], f"{found[2]} %", f"{cost['trainable'] / 1e6:.3f} M",
-            f"{cost['total_published'] / 1e6:.3f} M", f"{cost['method_gmacs']:.1f}",
+            f"`{profile['recipe']}`", row.table.removeprefix("Table "), f"{row.accuracy} %", _printed(row),
+            f"{profile['trainable'] / 1e6:.3f} M", f"{profile['total_with_class_head'] / 1e6:.3f} M",
+            f"{profile['method_gmacs']:.1f}",
         ])  # fmt: skip
     rows.sort(key=lambda row: (row[1], row[0]))
     return table(
-        ["recipe", "Table", "published accuracy", "trained here", "total here, as the paper counts",
-         "method and head, GMAC per clip"],
+        ["recipe", "Table", "published accuracy", "published weights", "trained here",
+         "total here, as the paper counts", "method and head, GMAC per clip"],
         rows,
     )  # fmt: skip
+
+
+def profiles() -> str:
+    """The ruler: weights and costs of every recipe beside what its paper printed."""
+    rows = []
+    for profile in _profiles():
+        row = published().get(profile["recipe"])
+        head = profile["parts"]["head"]
+        rows.append([
+            f"`{profile['recipe']}`", row.source if row else "",
+            f"{profile['trainable'] / 1e6:.3f}", f"{(profile['trainable'] - head) / 1e6:.3f}",
+            f"{profile['total'] / 1e6:.3f}", f"{profile['total_with_class_head'] / 1e6:.3f}",
+            _printed(row) if row else "",
+            f"{profile['tower_gmacs']:.0f} + {profile['method_gmacs']:.1f}",
+            f"{profile['saved_mib']:.0f} ({profile['tower_saved_mib']:.0f})", profile["verdict"],
+        ])  # fmt: skip
+    return table(
+        ["recipe", "row of", "trained, M", "without the task head", "total, M", "with the unused class head",
+         "printed", "GMAC: towers + method and head", "MiB kept for backward (towers alone)", "agrees"],
+        rows,
+    )  # fmt: skip
+
+
+def _profiles() -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(PROFILES.read_text(encoding="utf-8"))["rows"]
+    return found
+
+
+def _printed(row: Published) -> str:
+    return "" if row.trainable is None else f"{row.trainable} of {row.total or '?'}"
+
+
+def comparison() -> str:
+    """The committed comparison of methods on generated clips; a plain sentence where it was not yet run."""
+    if not COMPARISON.is_file():
+        return "Not measured yet: `benchmarks/results/comparison_bandstand_nano.json` is absent.\n"
+    content = json.loads(COMPARISON.read_text(encoding="utf-8"))
+    rows = from_json(content)
+    clear = [f"`{row.variant}`" for row in rows if row.verdict == "better"]
+    others = [f"`{row.variant}`" for row in rows if row.verdict not in ("better", "reference")]
+    machine = content["machine"]
+    return (
+        f"{markdown(rows)}\nScore: {content['score']} on {content['clips']} test clips; always giving the most "
+        f"frequent answer gives {_percent(content['majority'])}. Reference: `{content['reference']}`. Clearly better "
+        f"than it: {', '.join(clear) or 'none'}. Not clearly better: {', '.join(others) or 'none'}.\n\n"
+        f"Commit {content['commit']}, seeds {', '.join(map(str, content['seeds']))}, {machine['processor']}, "
+        f"{machine['cores']} cores, {machine['threads']} threads, PyTorch {content['versions']['torch']}.\n"
+    )
 
 
 def sounds() -> str:
@@ -221,6 +269,8 @@ PAGES: dict[str, Callable[[], str]] = {
     "variants": variants,
     "presets": presets,
     "recipes": recipes,
+    "profiles": profiles,
+    "comparison": comparison,
     "sounds": sounds,
     "settings": settings,
     "help": help_pages,

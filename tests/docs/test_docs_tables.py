@@ -10,12 +10,11 @@ from urllib.parse import urlparse
 import pytest
 from docs_pages import PAGES, ROOT, prose
 
-from avtune.counting import count_parameters
 from avtune.datasets import READERS
 from avtune.datasets.manifest import PROBLEMS, UNUSABLE
 from avtune.fusion import METHODS
-from avtune.model import AudioVisualModel
-from avtune.recipes import fields_of, parse_config, recipe_names, recipe_path
+from avtune.profile_all import profile_all
+from avtune.recipes import fields_of, recipe_names
 
 
 def _load(name):
@@ -83,25 +82,19 @@ def test_every_command_has_its_help(tables):
         assert f"usage: avtune {name} " in pages
 
 
-@pytest.mark.parametrize("name", ["ave/lavish_vit_b", "bandstand/lavish_nano"])
-def test_recorded_counts_are_current(name, tables):
-    recorded = json.loads(tables.COSTS.read_text(encoding="utf-8"))
-    model = AudioVisualModel(
-        parse_config((), recipe_path(name)), tuple(map(str, range(recorded["labels"]))), device="meta"
+def test_recorded_profiles_are_current(tables):
+    recorded = {row["recipe"]: row for row in tables._profiles()}
+    assert sorted(recorded) == recipe_names(), (
+        "run: avtune profile --all --json benchmarks/results/profile_all.json"
     )
-    counts = count_parameters(model.network)
-    assert recorded["recipes"][name]["trainable"] == counts.trainable
-    assert recorded["recipes"][name]["total_published"] == counts.total_published
+    for row in profile_all(["ave/lavish_vit_b", "bandstand/lavish_nano"], costs=False):
+        assert recorded[row.recipe]["trainable"] == row.parameters.trainable
+        assert recorded[row.recipe]["total_with_class_head"] == row.parameters.total_published
+        assert recorded[row.recipe]["verdict"] == row.verdict
 
 
-def test_counts_of_every_recipe_are_recorded(tables):
-    recorded = json.loads(tables.COSTS.read_text(encoding="utf-8"))["recipes"]
-    assert sorted(recorded) == recipe_names(), "run: python benchmarks/recipe_costs.py"
-
-
-def test_recipes_of_the_papers_rows_are_in_the_table(tables):
-    published = [name for name in recipe_names() if name.startswith("ave/")]
-    assert all(f"`{name}`" in tables.recipes() for name in published)
+def test_every_recipe_is_under_the_ruler(tables):
+    assert all(f"`{name}`" in tables.profiles() for name in recipe_names())
 
 
 def test_problems_of_check_are_those_of_the_page():

@@ -161,8 +161,13 @@ def _add_using(commands: Commands[argparse.ArgumentParser]) -> None:
 
 
 def _add_looking(commands: Commands[argparse.ArgumentParser]) -> None:
-    profile = _command(commands, "profile", "weights, multiply-adds, memory and time of a recipe")
-    profile.add_argument("recipe", nargs="?", help="packaged recipe or YAML file")
+    profile = _command(commands, "profile", "weights, multiply-adds, memory and time of a recipe, or of all")
+    profile.add_argument(
+        "recipe", nargs="?", help="packaged recipe or YAML file; with --all a pattern: 'ave/lavish*'"
+    )
+    profile.add_argument(
+        "--all", action="store_true", help="every packaged recipe beside what its paper printed"
+    )
     profile.add_argument("--labels", type=int, default=28, help="number of labels (default: 28, as AVE)")
     profile.add_argument(
         "--time", action="store_true", help="also time a forward and backward pass on this machine"

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import argparse
+import fnmatch
 import json
 from dataclasses import asdict
 from pathlib import Path
 
 from avtune.backbones.timm_loading import timm
-from avtune.cli.console import console, facts_table, listing
+from avtune.cli.console import console, facts_table, listing, new_progress
 from avtune.compare.plan import FOLDER, comparison_names
 from avtune.counting import millions
 from avtune.datasets import READERS
+from avtune.errors import AvtuneError
 from avtune.fusion import METHODS
 from avtune.profile import Cost, measure
+from avtune.profile_all import ProfileRow, profile_all
 from avtune.recipes import parse_config, recipe_names, recipe_path
 from avtune.train.files import write_atomically
 from avtune.transforms import AUDIO_PRESETS
 
 
 def profile(options: argparse.Namespace) -> int:
-    """Show what a recipe costs."""
+    """Show what a recipe costs, or what all of them do."""
+    if options.all:
+        return _profile_all(options)
     config = parse_config(options.settings, recipe_path(options.recipe) if options.recipe else None)
     labels = tuple(f"label {k}" for k in range(options.labels))
     cost = measure(config, labels, repeats=3 if options.time else 0)
@@ -33,6 +38,54 @@ def profile(options: argparse.Namespace) -> int:
         }
         write_atomically(Path(options.json), json.dumps(content, indent=1).encode())
     return 0
+
+
+def _profile_all(options: argparse.Namespace) -> int:
+    names = fnmatch.filter(recipe_names(), options.recipe or "*")
+    if not names:
+        raise AvtuneError(f"no recipe matches {options.recipe!r}; `avtune list recipes` shows them all")
+    if options.settings:
+        raise AvtuneError(f"profile --all takes recipes as they are; leave out {options.settings[0]}")
+    rows = []
+    with new_progress() as progress:
+        task = progress.add_task("recipes", total=len(names), note="")
+        for row in profile_all(names):
+            rows.append(row)
+            progress.update(task, advance=1, note=row.recipe)
+    headings = [
+        "recipe",
+        "trained",
+        "head",
+        "total",
+        "with class head",
+        "printed",
+        "GMAC",
+        "MiB kept",
+        "verdict",
+    ]
+    console.print(listing(headings, [_ruled(row) for row in rows]))
+    if options.json:
+        content = {"rows": [row.as_json() for row in rows]}
+        write_atomically(Path(options.json), (json.dumps(content, indent=1) + "\n").encode())
+    return 0
+
+
+def _ruled(row: ProfileRow) -> list[str]:
+    weights, printed = row.parameters, row.published
+    assert row.cost is not None
+    return [
+        row.recipe,
+        millions(weights.trainable),
+        millions(weights.parts["head"]),
+        millions(weights.total),
+        millions(weights.total_published),
+        ""
+        if printed is None or printed.trainable is None
+        else f"{printed.trainable} / {printed.total or '?'} M",
+        f"{row.cost.tower_gmacs:.0f} + {row.cost.method_gmacs:.1f}",
+        f"{row.cost.saved_mib:.0f}",
+        row.verdict,
+    ]
 
 
 def _facts(cost: Cost, segments: int) -> dict[str, str]:

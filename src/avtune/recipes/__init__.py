@@ -24,7 +24,7 @@ class ConfigError(AvtuneError):
 
 def recipe_names() -> list[str]:
     """Names of the packaged recipes, ``<dataset>/<method>_<tower>``."""
-    return sorted(str(path.relative_to(FOLDER).with_suffix("")) for path in FOLDER.rglob("*.yaml"))
+    return sorted(str(path.relative_to(FOLDER).with_suffix("")) for path in FOLDER.glob("*/*.yaml"))
 
 
 def recipe_path(name: str) -> Path:

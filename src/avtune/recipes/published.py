@@ -1,0 +1,59 @@
+"""What the papers report for the rows that recipes rebuild."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+FILE = Path(__file__).parent / "published.yaml"
+
+
+@dataclass(frozen=True)
+class Published:
+    """A row of a paper's table.
+
+    Attributes:
+        paper: Name of the paper by its method.
+        table: The table, as the paper numbers it.
+        accuracy: Score, % of segments.
+        trainable: Weights trained, millions, digit for digit as printed; ``None``: not told.
+        total: All weights, millions, as printed; ``None``: not told.
+        differs: Why avtune's numbers are others; empty where they agree in every printed digit.
+    """
+
+    paper: str
+    table: str
+    accuracy: float | None = None
+    trainable: str | None = None
+    total: str | None = None
+    differs: str = ""
+
+    @property
+    def source(self) -> str:
+        """Paper and table in words."""
+        return f"{self.paper}, {self.table}"
+
+
+@cache
+def published() -> dict[str, Published]:
+    """Published rows by the name of the recipe that rebuilds them."""
+    content: dict[str, dict[str, Any]] = yaml.safe_load(FILE.read_text(encoding="utf-8"))
+    return {name: Published(**row) for name, row in content.items()}
+
+
+def agrees(count: int, printed: str) -> bool:
+    """Whether a number of weights, rounded as a paper printed it, gives the printed digits.
+
+    Args:
+        count: Weights.
+        printed: Millions as printed, such as ``10.1``. Papers round in either direction: a difference below one unit of
+            the last digit agrees.
+    """
+    value = Decimal(printed)
+    unit = Decimal(1).scaleb(int(value.as_tuple().exponent))
+    return abs(Decimal(count) / 1_000_000 - value) < unit

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from avtune.fusion.base import Block, BlockPairs, BlockSizes, Fusion, FusionLayer, Notes
+from avtune.fusion.cma import PRESETS as CMA_PRESETS
+from avtune.fusion.cma import build_cma
 from avtune.fusion.copl import PRESETS as COPL_PRESETS
 from avtune.fusion.copl import build_copl
 from avtune.fusion.frozen import PRESETS as FROZEN_PRESETS
@@ -93,6 +95,12 @@ METHODS: dict[str, Method] = {
         "Mahmud et al., CVPRW 2024",
         build_ma_avt,
         MA_AVT_PRESETS,
+    ),
+    "cma": Method(
+        "LAVISH's latent attention alone, in front of whatever the streams train (tuning)",
+        "Lin et al., CVPR 2023, Table 5",
+        build_cma,
+        CMA_PRESETS,
     ),
     "frozen": Method(
         "nothing between the towers; the head alone is trained", "", build_frozen, FROZEN_PRESETS

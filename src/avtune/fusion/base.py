@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from torch import Tensor, nn
 
 from avtune.backbones import Tower
+from avtune.tuning import free_norms
 
 
 class Block(Protocol):
@@ -42,6 +43,10 @@ class Block(Protocol):
 
     def ungroup(self, x: Tensor) -> Tensor:
         """Undo ``group``."""
+        ...
+
+    def hearing(self, hear: Callable[[Tensor], Tensor]) -> Block:
+        """This block with ``hear`` in front of what its stream trains in it: see ``avtune.tuning.BoundBlock``."""
         ...
 
 
@@ -108,9 +113,7 @@ class Fusion(nn.Module):
         """
         if self.train_norms:
             for tower in (audio_tower, video_tower):
-                for module in tower.modules():
-                    if isinstance(module, nn.LayerNorm):
-                        module.requires_grad_(True)
+                free_norms(tower)
 
     def embed(self, audio: Tensor, video: Tensor, notes: Notes) -> tuple[Tensor, Tensor]:
         """Act on tokens that have their positions, before the norm that some towers (CLIP) begin with."""

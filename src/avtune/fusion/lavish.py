@@ -100,20 +100,17 @@ def cross_modal_attention(query: Tensor, key: Tensor, value: Tensor, gate: Tenso
     return query + (attended if gate is None else gate * attended)
 
 
-class LavishAdapter(nn.Module):
-    """LAV(other, x): what one stream gains from itself and from the other (Equations 6 to 9).
+class LatentAttention(nn.Module):
+    """What one stream hears of the other through a few latent tokens (Equations 6 to 8).
 
     Args:
-        dim: Channels of the adapted stream.
+        dim: Channels of the stream that hears.
         other_dim: Channels of the other stream.
-        config: Settings; ``gate_*`` and ``direction`` are the layer's to read.
-        hears_other: Whether this adapter fuses; otherwise it is the bottleneck alone.
-        gate: Whether the bottleneck has its output gate.
+        config: Settings; of them only the latents', their gate and ``values`` are read here.
+        hears_other: Otherwise there is nothing in it, and the stream passes as it is.
     """
 
-    def __init__(
-        self, dim: int, other_dim: int, config: LavishConfig, *, hears_other: bool, gate: bool
-    ) -> None:
+    def __init__(self, dim: int, other_dim: int, config: LavishConfig, *, hears_other: bool = True) -> None:
         super().__init__()
         self.hears_other = hears_other
         if hears_other:
@@ -125,17 +122,6 @@ class LavishAdapter(nn.Module):
             gated = config.gate_compression and config.latents > 0
             # One, not zero: a closed gate here would hide the other stream from its own summary.
             self.compression_gate = nn.Parameter(torch.ones(1)) if gated else None
-        self.bottleneck = Bottleneck(
-            dim,
-            reduction=config.reduction,
-            groups=config.groups,
-            batch_norm=config.batch_norm,
-            norm_before=config.norm_before,
-            norm_after=config.norm_after,
-            gate=gate,
-            gate_order=config.gate_order,
-            relu=hears_other or config.relu_alone,
-        )
 
     def compress(self, latents: Tensor, tokens: Tensor) -> Tensor:
         """Equation 7: S = CMA(L, X, X) = L + g Softmax(L X^T) X.
@@ -154,7 +140,7 @@ class LavishAdapter(nn.Module):
         """Equation 8: X_av = CMA(X_a, S_v, S) = X_a + g Softmax(X_a S_v^T) S.
 
         Args:
-            x: Tokens of the adapted stream (batch, length, dim).
+            x: Tokens of the stream that hears (batch, length, dim).
             other: Tokens of the other stream (batch, other length, other dim).
 
         Returns:
@@ -170,6 +156,46 @@ class LavishAdapter(nn.Module):
         return cross_modal_attention(x, key, value, self.fusion_gate)
 
     def forward(self, x: Tensor, other: Tensor) -> Tensor:
+        """Compress and fuse.
+
+        Args:
+            x: Tokens of the stream that hears (batch, length, dim).
+            other: Tokens of the other stream (batch, other length, other dim).
+
+        Returns:
+            Tokens (batch, length, dim); ``x`` itself where nothing is heard.
+        """
+        return self.fuse(x, other) if self.hears_other else x
+
+
+class LavishAdapter(LatentAttention):
+    """LAV(other, x): what one stream gains from itself and from the other (Equations 6 to 9).
+
+    Args:
+        dim: Channels of the adapted stream.
+        other_dim: Channels of the other stream.
+        config: Settings; ``gate_*`` and ``direction`` are the layer's to read.
+        hears_other: Whether this adapter fuses; otherwise it is the bottleneck alone.
+        gate: Whether the bottleneck has its output gate.
+    """
+
+    def __init__(
+        self, dim: int, other_dim: int, config: LavishConfig, *, hears_other: bool, gate: bool
+    ) -> None:
+        super().__init__(dim, other_dim, config, hears_other=hears_other)
+        self.bottleneck = Bottleneck(
+            dim,
+            reduction=config.reduction,
+            groups=config.groups,
+            batch_norm=config.batch_norm,
+            norm_before=config.norm_before,
+            norm_after=config.norm_after,
+            gate=gate,
+            gate_order=config.gate_order,
+            relu=hears_other or config.relu_alone,
+        )
+
+    def forward(self, x: Tensor, other: Tensor) -> Tensor:
         """Compress, fuse, adapt.
 
         Args:
@@ -179,7 +205,7 @@ class LavishAdapter(nn.Module):
         Returns:
             What is added to ``x`` (batch, length, dim): Z of Equation 9.
         """
-        return self.bottleneck(self.fuse(x, other) if self.hears_other else x)  # type: ignore[no-any-return]
+        return self.bottleneck(super().forward(x, other))  # type: ignore[no-any-return]
 
 
 class LavishLayer(FusionLayer):

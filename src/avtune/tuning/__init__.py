@@ -14,6 +14,11 @@ from avtune.tuning.base import BlockTuning, BoundBlock, Stream, Tuning, TuningEr
 from avtune.tuning.bottleneck import Bottleneck, GroupedLinear, TokenBatchNorm, statistics_kept
 from avtune.tuning.compacter import PRESETS as COMPACTER_PRESETS
 from avtune.tuning.compacter import build_compacter
+from avtune.tuning.lora import PRESETS as LORA_PRESETS
+from avtune.tuning.lora import build_lora
+from avtune.tuning.norms import free_norms
+from avtune.tuning.prompts import PRESETS as PROMPT_PRESETS
+from avtune.tuning.prompts import build_prompts
 from avtune.tuning.whole import PRESETS as OWN_PRESETS
 from avtune.tuning.whole import build_full, build_norms
 
@@ -29,6 +34,7 @@ __all__ = [
     "TuningError",
     "TuningMethod",
     "build_tuning",
+    "free_norms",
     "statistics_kept",
 ]
 
@@ -87,6 +93,12 @@ TUNINGS: dict[str, TuningMethod] = {
     "compacter": TuningMethod(
         "adapters made of sums of Kronecker products", "Karimi Mahabadi et al., NeurIPS 2021",
         build_compacter, COMPACTER_PRESETS,
+    ),
+    "lora": TuningMethod(
+        "low-rank updates of the frozen projections", "Hu et al., ICLR 2022", build_lora, LORA_PRESETS
+    ),
+    "prompts": TuningMethod(
+        "trained tokens beside a stream's own", "Jia et al., ECCV 2022", build_prompts, PROMPT_PRESETS
     ),
     "norms": TuningMethod("the towers' norms are trained", "", build_norms, OWN_PRESETS),
     "full": TuningMethod("all of the towers is trained", "", build_full, OWN_PRESETS),

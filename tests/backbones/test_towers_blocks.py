@@ -33,19 +33,6 @@ def some(*shape):
     return torch.randn(shape, generator=torch.Generator().manual_seed(3))
 
 
-@pytest.mark.parametrize("name", FLAT)
-def test_extra_tokens_equal_carried_tokens_whose_outputs_are_dropped(name):
-    it = entered(name, index=1)
-    length = it.x.shape[1]
-    extra = some(len(it.x), 5, it.block.dim)
-    with torch.no_grad():
-        attended = it.block.attend(it.x, it.positions, extra=extra)
-        carried = it.block.attend(torch.cat([it.x, extra], 1), it.positions)
-        assert attended.shape == it.x.shape
-        torch.testing.assert_close(attended, carried[:, :length], **TOLERANCE)
-        assert not torch.allclose(attended, it.block.attend(it.x, it.positions), **TOLERANCE)
-
-
 @pytest.mark.parametrize("name", ROTARY)
 def test_appended_tokens_are_rotated_as_timm_rotates_prefix_tokens(name, monkeypatch):
     it = entered(name, index=1)
@@ -57,22 +44,6 @@ def test_appended_tokens_are_rotated_as_timm_rotates_prefix_tokens(name, monkeyp
         before = it.block.attend(torch.cat([appended, it.x], 1), it.positions)
     torch.testing.assert_close(behind[:, :length], before[:, 3:], **TOLERANCE)
     torch.testing.assert_close(behind[:, length:], before[:, :3], **TOLERANCE)
-
-
-@pytest.mark.parametrize("name", FLAT)
-def test_gradients_reach_extra_tokens(name):
-    it = entered(name)
-    extra = some(len(it.x), 2, it.block.dim).requires_grad_()
-    it.block.attend(it.x, it.positions, extra=extra).square().sum().backward()
-    assert extra.grad.abs().sum() > 0
-    assert all(parameter.grad is None for parameter in it.block.parameters())
-
-
-@pytest.mark.parametrize("name", SWIN)
-def test_windows_take_no_extra_tokens(name):
-    it = entered(name)
-    with pytest.raises(BackboneError, match="within windows"):
-        it.block.attend(it.x, extra=some(len(it.x), 2, it.block.dim))
 
 
 @pytest.mark.parametrize("name", LEARNED_ONLY)
@@ -231,7 +202,7 @@ def test_windows_of_any_grid(rows, columns, window, shifted, batch, version):
 def test_a_block_compiles_to_one_graph(name):
     torch._dynamo.reset()
     it = entered(name)
-    extra = None if name in SWIN else some(len(it.x), 2, it.block.dim)
+    extra = some(len(it.x), 2, it.block.dim)
 
     def step(x, positions):
         return x + it.block.attend(x, positions, extra=extra) + it.block.feed(x)
@@ -247,7 +218,7 @@ def test_a_block_compiles_to_one_graph(name):
 def test_branches_work_in_half_precision(name):
     it = entered(name)
     bias = some(it.block.heads, 8, 8)
-    extra = None if name in SWIN else some(len(it.x), 2, it.block.dim)
+    extra = some(len(it.x), 2, it.block.dim)
 
     def branches():
         attended = it.block.attend(it.x, it.positions, extra=extra)

@@ -63,12 +63,66 @@ class SwinBlock(FrozenBlock):
         return cells.reshape(-1, rows * columns, dim)
 
     def _attention(self, x: Tensor, positions: Positions, extra: Tensor | None) -> Tensor:
-        if extra is not None:
-            raise BackboneError(
-                "a Swin block attends within windows and takes no extra tokens; "
-                "use a ViT, EVA or DINO tower for methods with prompts"
-            )
-        return self.ungroup(self.block.attn(self.group(x), mask=self.block.attn_mask))
+        windows = self.group(x)
+        if extra is None:
+            return self.ungroup(self.block.attn(windows, mask=self.block.attn_mask))
+        return self.ungroup(self._attend_with_extra(windows, extra))
+
+    def _attend_with_extra(self, windows: Tensor, extra: Tensor) -> Tensor:
+        """Window attention in which the extra tokens of a sample are keys and values in each of its windows.
+
+        Nothing but the tokens of the windows asks, and no matrix of scores is kept for the backward pass.
+
+        Args:
+            windows: Tokens (batch * windows, window length, dim), windows of one sample side by side.
+            extra: Tokens (batch, n, dim).
+
+        Returns:
+            (batch * windows, window length, dim), the output projection applied.
+        """
+        query, key, value = self._project(windows)
+        extra_key, extra_value = self._project_keys_and_values(extra)
+        query, key = self._comparable(query), self._comparable(key, is_key=True)
+        extra_key = self._comparable(extra_key, is_key=True)
+        bias = self._window_bias()
+        # Where windows differ in their mask they stand beside the heads, so that one mask serves every sample.
+        fold = (0, 1) if len(bias) == 1 else (1, 2)
+
+        def by_sample(x: Tensor) -> Tensor:
+            return x.reshape(len(extra), -1, *x.shape[1:])
+
+        def in_every_window(own: Tensor, others: Tensor) -> Tensor:
+            own = by_sample(own)
+            others = others.unsqueeze(1).expand(-1, own.shape[1], -1, -1, -1)
+            return torch.cat([own, others], dim=3).flatten(*fold)
+
+        query = by_sample(query)
+        samples, count = query.shape[:2]
+        mixed = nn.functional.scaled_dot_product_attention(
+            query.flatten(*fold),
+            in_every_window(key, extra_key),
+            in_every_window(value, extra_value),
+            attn_mask=nn.functional.pad(bias, (0, extra.shape[1])).flatten(0, 1).unsqueeze(0).to(value.dtype),
+            scale=1.0,
+        )
+        mixed = mixed.reshape(samples * count, self.heads, *mixed.shape[2:])
+        attended: Tensor = self.block.attn.proj(mixed.transpose(1, 2).flatten(2))
+        return attended
+
+    def _window_bias(self) -> Tensor:
+        """What is added to the scores: (1 or windows of a sample, heads, window length, window length)."""
+        bias, mask = self._position_bias(), self.block.attn_mask
+        return bias if mask is None else bias + mask.unsqueeze(1)
+
+    def _position_bias(self) -> Tensor:
+        """The relative position table, (1, heads, window length, window length)."""
+        bias: Tensor = self.block.attn._get_rel_pos_bias()
+        return bias
+
+    def _comparable(self, x: Tensor, *, is_key: bool = False) -> Tensor:
+        """Queries or keys such that their plain products are the scores."""
+        scaled: Tensor = x if is_key else x * self.block.attn.scale
+        return scaled
 
     def _heads_apart(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(batch, length, 3 * dim) to queries, keys and values, each (batch, heads, length, head dim)."""
@@ -77,6 +131,23 @@ class SwinBlock(FrozenBlock):
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return self._heads_apart(self.block.attn.qkv(x))
+
+    def _projection_bias(self) -> Tensor | None:
+        """The bias of queries, keys and values, (3 * dim,)."""
+        bias: Tensor | None = self.block.attn.qkv.bias
+        return bias
+
+    def _project_keys_and_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values, each (batch, heads, length, head dim)."""
+        projection = self.block.attn.qkv
+        if type(projection) is not nn.Linear:
+            # Something is wrapped around it, such as a low-rank update, that must act on all of its rows.
+            return self._project(x)[1:]
+        third = projection.out_features // 3
+        bias = self._projection_bias()
+        both = nn.functional.linear(x, projection.weight[third:], None if bias is None else bias[third:])
+        key, value = both.reshape(*x.shape[:2], 2, self.heads, -1).permute(2, 0, 3, 1, 4)
+        return key, value
 
     def _attention_along(self, x: Tensor, bias: Tensor | None) -> Tensor:
         attend = nn.functional.scaled_dot_product_attention

@@ -359,6 +359,8 @@ def complete_input(config: InputConfig, tower: Tower) -> InputConfig:
         return config
     if tower.name == "nano":
         chosen: dict[str, Any] = {"preset": "nano"}
+    elif tower.audio_preset is not None:
+        chosen = {"preset": tower.audio_preset}
     elif not _takes_any_size(tower):
         # 1 s of sound on as many frames as the tower is wide.
         size = tower.image_size

@@ -6,7 +6,6 @@ after one short try: the hub's own client would retry for minutes first.
 
 from __future__ import annotations
 
-import pickle
 import ssl
 import sys
 import urllib.error
@@ -146,14 +145,23 @@ def load_published(model: Any, path: Path, name: str, rename: Callable[[str], st
         published = timm.models.load_state_dict(str(path), weights_only=True)
         named = {rename(key): value for key, value in published.items()}
         result = model.load_state_dict({key: value for key, value in named.items() if key}, strict=False)
-    except pickle.UnpicklingError as error:
-        raise BackboneError(
-            f"{path}: holds more than weights, which could run code ({in_one_line(error)}); where it is "
-            "trusted, save its state dict alone: torch.save({'state_dict': checkpoint['state_dict']}, ...)"
-        ) from error
     except Exception as error:
+        if unsafe := _more_than_weights(path):
+            raise BackboneError(
+                f"{path}: holds more than weights, which could run code ({', '.join(unsafe[:3])}); where it is "
+                "trusted, save its state dict alone: torch.save({'state_dict': checkpoint['state_dict']}, ...)"
+            ) from error
         raise BackboneError(f"{path}: no weights that {name} can take ({in_one_line(error)})") from error
     _require_fit(path, name, result.missing_keys, result.unexpected_keys)
+
+
+def _more_than_weights(path: Path) -> list[str]:
+    """Names of the classes and functions that a file would call while it is unpickled; nothing is."""
+    try:
+        return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(str(path)))
+    except Exception:
+        # No file of torch's at all, of which the error at hand tells already.
+        return []
 
 
 def put_by_hand(name: str, file: str, source: str) -> Path:

@@ -296,7 +296,7 @@ AUDIO_PRESETS: dict[str, AudioPreset] = {
         source="AST on one second per segment, frames as LAVISH's for ViT",
         seconds=1.0,
         steps=102,
-        placement="spread",
+        placement="grid",
     ),
     "htsat": _HTSAT,
     "dg_sct": replace(

@@ -240,6 +240,20 @@ def test_unpacked_clips(tmp_path, digits):
     assert later.valid.tolist() == [True, True, False, False]
 
 
+def test_unpacked_sound_is_read_at_the_presets_rate(tmp_path):
+    faster = Preprocessing.from_config(
+        InputConfig(segments=4, audio=AudioInput(preset="htsat")), size=32, mean=(0.5,) * 3, std=(0.5,) * 3
+    )
+    assert faster.audio.sample_rate == 32000
+    folder = unpacked(tmp_path)
+    prepared = prepare(Record("a", folder, ()), faster)
+    assert isinstance(prepared, Prepared)
+    expected = faster.from_arrays(None, read_sound(folder, 32000)[0])
+    assert torch.equal(prepared.spectrogram, expected.spectrogram)
+    slower = faster.from_arrays(None, read_sound(folder, 16000)[0])
+    assert not torch.allclose(prepared.spectrogram, slower.spectrogram, atol=0.1)
+
+
 def test_waveform_arrays(tmp_path):
     folder = unpacked(tmp_path)
     expected, _ = read_sound(folder)

@@ -21,7 +21,6 @@ from avtune.transforms import Damaged, Prepared, Preprocessing, Sample
 from avtune.transforms.preprocessing import damage_notes
 
 
-
 class ClipDataset(Dataset[Sample | Damaged]):
     """Clips with their truth, by index.
 

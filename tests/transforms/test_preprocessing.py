@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 from avtune.config import AudioInput, InputConfig, VideoInput
 from avtune.errors import AvtuneError
-from avtune.media import Damage, MediaError, decode, probe, write_video
+from avtune.media import Damage, MediaError, decode, decode_audio, probe, write_video
 from avtune.transforms import AUDIO_PRESETS, Preprocessing, log_mel, normalise_frames
 from avtune.transforms.preprocessing import damage_notes
+from avtune.transforms.spectrograms import picture
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 RATE, SIDE = 10, 48
@@ -215,6 +216,25 @@ def test_windows_follow_the_authors_placement_too(clips, preset):
         alone = preprocessing.load(clips / "long.mp4", start)
         assert torch.equal(prepared.frames, alone.frames)
         torch.testing.assert_close(prepared.spectrogram, alone.spectrogram, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("preset", ["dg_sct", "ma_avt_vggsound", "ma_avt_crema_d"])
+def test_sound_is_decoded_at_the_front_end_s_rate(clips, preset):
+    preprocessing = make(segments=1, preset=preset)
+    rate = preprocessing.audio.sample_rate
+    waveform, _ = decode_audio(clips / "short.mp4", rate)
+    assert round(len(waveform) / rate, 1) == 3.2
+    for start in (0.0, 2.0):
+        prepared = preprocessing.load(clips / "short.mp4", start)
+        ((first, end),) = preprocessing.sound_windows(len(waveform), start)
+        heard = [waveform[i % len(waveform)] for i in range(first, end)]
+        if preset == "dg_sct":
+            assert (first, end) == (rate * start, rate * (start + 1))
+        else:
+            # Nothing is missing: the clip begins anew where it ends.
+            assert end - first == preprocessing.audio.window_samples
+        expected = picture(torch.tensor(heard, dtype=torch.float64), preprocessing.audio)
+        torch.testing.assert_close(prepared.spectrogram[0], expected, atol=2e-3, rtol=0)
 
 
 def test_the_file_is_decoded_once_for_all_windows(clips, monkeypatch):

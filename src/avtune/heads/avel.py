@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from avtune.config import HeadConfig
 from avtune.encoder import Encoded
 from avtune.fusion.base import Notes
-from avtune.fusion.options import choose
 from avtune.heads.attention import AudioGuidedAttention, Guidance
 from avtune.heads.segments import BidirectionalLSTM, cells, existing
+from avtune.options import choose
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from avtune.config import HeadConfig
 from avtune.encoder import Encoded
 from avtune.fusion.base import Notes
-from avtune.fusion.options import choose
 from avtune.heads.cmbs_layers import (
     CrossModalLayer,
     Interaction,
@@ -21,6 +20,7 @@ from avtune.heads.cmbs_layers import (
     weight_count,
 )
 from avtune.heads.segments import BidirectionalLSTM, cells, existing
+from avtune.options import choose
 
 WIDTH, FEED = 256, 1024
 RELEVANCE, EVENTS, GATE, ACTIVATION = "cmbs.relevance", "cmbs.events", "cmbs.gate", "cmbs.activation"

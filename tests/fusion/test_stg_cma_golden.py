@@ -15,7 +15,9 @@ from avtune.backbones.tower import Positions, Resampling
 from avtune.backbones.vit import ViTBlock, ViTTower
 from avtune.encoder import BoundBlock, DualEncoder, pair_blocks
 from avtune.fusion import BlockSizes, Fusion, Notes, build_fusion
-from avtune.fusion.stg_cma import Adapter, StgCmaLayer
+from avtune.fusion.stg_cma import StgCmaLayer
+from avtune.fusion.stg_cma_adapters import Adapter
+from avtune.interop.lavish import ConversionError
 from avtune.interop.stg_cma import fusion_from_official, layer_from_official
 from golden_files import Golden, golden_files
 
@@ -98,11 +100,12 @@ def load_frozen(module: nn.Module, state: dict[str, Tensor]) -> None:
 def method_of(golden: Golden, pairs: list[BlockSizes]) -> Fusion:
     c = golden.config
     alone = c.get("mode", "fusion_adapt") != "fusion_adapt"
-    adapted_in_time = c.get("t_attn", True)
+    # A block alone says itself whether it attends along time; in a stage, and in CLIP, the rule decides.
+    temporal = ("all" if c["t_attn"] else "none") if "t_attn" in c else "auto"
     options = {
         "ratios": [c["ratio"]],
         "direction": "none" if alone else "both",
-        "temporal": ("unshifted" if c.get("shift", 0) == 0 else "all") if adapted_in_time else "none",
+        "temporal": "alternate" if "Swin" in c["cls"] and temporal == "auto" else temporal,
         "time_positions": "tables" if "Swin" in c["cls"] else "embedding",
     }
     return build_fusion("stg_cma", pairs, options=options)
@@ -137,10 +140,7 @@ def check_block(golden: Golden) -> None:
     alone = [name for name in ("a", "v") if name not in streams]
     for name in alone:
         streams[name] = torch.randn_like(next(iter(streams.values())))
-    sizes = BlockSizes(
-        c["D"], c["D"], c["heads"], c["heads"], audio_shifted=c.get("shift", 0) > 0,
-        video_shifted=c.get("shift", 0) > 0, segments=c["T"],
-    )  # fmt: skip
+    sizes = BlockSizes(c["D"], c["D"], c["heads"], c["heads"], segments=c["T"])
     layer = method_of(golden, [sizes]).layers[0].to(given[next(iter(given))].dtype).eval()
     assert isinstance(layer, StgCmaLayer)
     state = layer_from_official(golden.group("state"), set(layer.state_dict()))
@@ -196,12 +196,7 @@ def check_stage(golden: Golden) -> None:
         })  # fmt: skip
     tower = as_tower(model, "recorded")
     blocks = list(tower.blocks)[: c["depth"]]
-    pairs = [
-        BlockSizes(
-            b.dim, b.dim, b.heads, b.heads, audio_shifted=b.shifted, video_shifted=b.shifted, segments=c["T"]
-        )
-        for b in blocks
-    ]
+    pairs = [BlockSizes(b.dim, b.dim, b.heads, b.heads, segments=c["T"]) for b in blocks]
     fusion = method_of(golden, pairs).double().eval()
     fusion.load_state_dict(fusion_from_official(state, set(fusion.state_dict())))
     audio, video = given = [golden["in/a"].requires_grad_(), golden["in/v"].requires_grad_()]
@@ -332,3 +327,25 @@ def test_blocks_stage_and_model_are_reproduced(golden_dir: Path) -> None:
     if not (golden_dir / FAMILY).is_dir():
         pytest.skip(f"{golden_dir} holds no family {FAMILY}")
     assert check_all(golden_dir) >= set(CHECKS)
+
+
+def test_blocks_of_all_stages_are_numbered_through() -> None:
+    places = {"module.layers.0.blocks.0": 0, "module.layers.0.blocks.1": 1, "module.layers.1.blocks.0": 2}
+    official = {
+        f"{place}.{name}": torch.full((1,), float(number))
+        for place, number in places.items()
+        for name in ("gate_v", "S_Adapter2.D_fc1.weight", "S_Adapter.D_fc1.weight", "attn.qkv.weight")
+    }
+    converted = fusion_from_official({**official, "module.layers.0.downsample.norm.weight": torch.zeros(1)})
+    assert converted == {
+        f"layers.{number}.{name}": number
+        for number in places.values()
+        for name in ("gates.video", "spatial_adapter.video.down.weight", "global_adapter.video.down.weight")
+    }
+
+
+def test_other_checkpoints_are_refused() -> None:
+    with pytest.raises(ConversionError, match="holds no STG-CMA adapter"):
+        layer_from_official({"attn.qkv.weight": torch.zeros(1)})
+    with pytest.raises(ConversionError, match="holds no block of STG-CMA"):
+        fusion_from_official({"vis_adapter_blocks_p1.0.gate": torch.zeros(1)})

@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avtune.backbones import Tower
 from avtune.backbones.head_count import split_into_heads
-from avtune.backbones.timm_loading import timm
 from avtune.fusion.base import Block, BlockPairs, BlockSizes, Fusion, FusionLayer, Notes
+from avtune.fusion.stg_cma_adapters import AudioVisualAdapter, Gates, TemporalAdaptation, check_segments
 from avtune.options import OptionError
 
 Size = Literal["base", "tiny"]
@@ -48,11 +47,12 @@ class StgCmaConfig:
             (adapters alone).
         spatial: Whom spatial adaptation compares: ``window`` the same attention window of both streams (on a tower
             without windows the whole frame), ``frame`` always all tokens of the frame.
-        temporal: Blocks that attend along time: ``unshifted`` leaves out those with shifted windows, every other
-            one in Swin, as the authors' code; ``all``; ``none``.
+        temporal: Blocks that attend along time: ``alternate`` every other one of a stage from its first, which are
+            those that Swin does not shift, as the authors' code; ``all``; ``none``; ``auto``: alternate where widths
+            change from stage to stage (Swin), otherwise all.
         time_positions: What tells the time steps apart: ``embedding`` added to the tokens before the first block,
-            ``tables`` of relative bias in each block, ``none``; ``auto``: tables where widths change from stage to
-            stage (Swin), otherwise the embedding.
+            ``tables`` of relative bias in each block, ``none``; ``auto``: tables where widths change (Swin),
+            otherwise the embedding.
         drop_path: Chance that a clip's temporal branch is left out in training, in the last block; it rises from
             zero in the first.
         train_final_norm: Train the towers' final norm; ``None``: where widths do not change (CLIP).
@@ -64,7 +64,7 @@ class StgCmaConfig:
     ratios: tuple[float, ...] | None = None
     direction: Literal["both", "audio_to_visual", "visual_to_audio", "none"] = "both"
     spatial: Literal["window", "frame"] = "window"
-    temporal: Literal["unshifted", "all", "none"] = "unshifted"
+    temporal: Literal["auto", "alternate", "all", "none"] = "auto"
     time_positions: Literal["auto", "embedding", "tables", "none"] = "auto"
     drop_path: float = 0.2
     train_final_norm: bool | None = None
@@ -80,142 +80,6 @@ PRESETS = {
 }
 
 
-class Adapter(nn.Module):
-    """U gelu(D x + b) + b', exactly zero until it is trained.
-
-    Args:
-        dim: Channels of the tokens.
-        width: Channels between the projections.
-    """
-
-    def __init__(self, dim: int, width: int) -> None:
-        super().__init__()
-        self.down, self.up = nn.Linear(dim, width), nn.Linear(width, dim)
-        nn.init.trunc_normal_(self.down.weight, std=0.02)
-        for zero in (self.down.bias, self.up.weight, self.up.bias):
-            nn.init.zeros_(zero)
-
-    def squeeze(self, x: Tensor) -> Tensor:
-        """H = gelu(D x + b): tokens (..., dim) to (..., width)."""
-        return F.gelu(self.down(x))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map tokens (..., dim) to what is added, of the same shape."""
-        return self.up(self.squeeze(x))  # type: ignore[no-any-return]
-
-
-def hear(hidden: Tensor, other: Tensor, gate: Tensor | None, present: Tensor | None = None) -> Tensor:
-    """H' = H + g Softmax(H H_otherᵀ) H_other: one head, no projections, no scaling.
-
-    The fused kernel keeps no length x other-length matrix, neither here nor for the backward pass.
-
-    Args:
-        hidden: H (batch, length, width).
-        other: The other stream's H, before it has heard anything (batch, other length, width).
-        gate: g (1,); ``None``: this stream does not hear, H' = H.
-        present: Which of the other's tokens exist, (batch, 1, 1, other length) bool; ``None``: all.
-
-    Returns:
-        H' (batch, length, width).
-    """
-    if gate is None:
-        return hidden
-    query, key = hidden[:, None], other[:, None]
-    attended = F.scaled_dot_product_attention(query, key, key, attn_mask=present, scale=1.0)
-    return hidden + gate * attended[:, 0]
-
-
-class Gates(nn.Module):
-    """How much each stream takes from the other: two scalars from zero, shared by a block's two stages."""
-
-    def __init__(self, direction: str) -> None:
-        super().__init__()
-        hears = {"audio": ("both", "visual_to_audio"), "video": ("both", "audio_to_visual")}
-        self.audio = nn.Parameter(torch.zeros(1)) if direction in hears["audio"] else None
-        self.video = nn.Parameter(torch.zeros(1)) if direction in hears["video"] else None
-
-
-class AudioVisualAdapter(nn.Module):
-    """The poster's AV Adapter: an adapter for each stream, and between its halves attention to the other stream.
-
-    Args:
-        sizes: The blocks' widths.
-        width: Channels between the projections, the same in both streams so that they can be compared.
-    """
-
-    def __init__(self, sizes: BlockSizes, width: int) -> None:
-        super().__init__()
-        self.audio, self.video = Adapter(sizes.audio_dim, width), Adapter(sizes.video_dim, width)
-
-    def forward(
-        self, audio: Tensor, video: Tensor, gates: Gates, windows: tuple[Block, Block] | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """U H'_a and U H'_v of the outputs O_a and O_v of a frozen branch.
-
-        Args:
-            audio: O_a (batch * T, audio length, audio dim).
-            video: O_v (batch * T, video length, video dim).
-            gates: g_a and g_v.
-            windows: The audio and the video block, to fuse within their windows; ``None``: over all tokens.
-
-        Returns:
-            What is added to each stream, shaped as ``audio`` and ``video``.
-        """
-        a, v = self.audio.squeeze(audio), self.video.squeeze(video)
-        if windows is None or (gates.audio is None and gates.video is None):
-            a, v = hear(a, v, gates.audio), hear(v, a, gates.video)
-        else:
-            (a, a_present), (v, v_present) = _by_window(windows[0], a), _by_window(windows[1], v)
-            if len(a) != len(v):
-                raise OptionError(
-                    f"stg_cma fuses within windows, but a frame of sound has {len(a) // len(audio)} and a picture "
-                    f"{len(v) // len(video)}; set encoder.options.spatial to frame, or use towers of one grid"
-                )
-            a, v = hear(a, v, gates.audio, v_present), hear(v, a, gates.video, a_present)
-            a, v = windows[0].ungroup(a), windows[1].ungroup(v)
-        return self.audio.up(a), self.video.up(v)
-
-
-class TemporalAdaptation(nn.Module):
-    """Adapter(MHA(X along time)): the block's frozen attention over the T steps of each token position.
-
-    Args:
-        dim: Channels of the stream.
-        width: Channels of the adapter.
-        heads: Attention heads of the frozen block.
-        segments: Time steps T that tables are made for.
-        tables: Whether there is a trained bias for each distance in time and head.
-        drop_path: Chance that a clip's branch is left out in training.
-    """
-
-    def __init__(
-        self, dim: int, width: int, heads: int, segments: int, *, tables: bool, drop_path: float
-    ) -> None:
-        super().__init__()
-        self.adapter = Adapter(dim, width)
-        self.bias_table = nn.Parameter(torch.empty(2 * segments - 1, heads)) if tables else None
-        if self.bias_table is not None:
-            nn.init.trunc_normal_(self.bias_table, std=0.02)
-        self.drop_path = timm.layers.DropPath(drop_path)
-
-    def bias(self, segments: int) -> Tensor | None:
-        """The bias (heads, T, T) of ``segments`` steps: entry i - j + T_built - 1 of the table."""
-        if self.bias_table is None:
-            return None
-        built = (len(self.bias_table) + 1) // 2
-        _check_segments(segments, built)
-        steps = torch.arange(segments, device=self.bias_table.device)
-        distance = steps[:, None] - steps[None, :] + built - 1
-        return self.bias_table[distance].permute(2, 0, 1)
-
-    def forward(self, x: Tensor, block: Block, segments: int) -> Tensor:
-        """What is added to tokens (batch * T, length, dim), of the same shape."""
-        clips = x.reshape(-1, segments, *x.shape[1:]).transpose(1, 2)
-        attended = block.attend_along(clips.flatten(0, 1), self.bias(segments))
-        adapted: Tensor = self.drop_path(self.adapter(attended).reshape(clips.shape))
-        return adapted.transpose(1, 2).flatten(0, 1)
-
-
 class StgCmaLayer(FusionLayer):
     """A pair of frozen blocks, adapted in time, in space and as a whole.
 
@@ -223,25 +87,33 @@ class StgCmaLayer(FusionLayer):
         sizes: Sizes of the blocks.
         width: Channels of every adapter.
         config: Settings.
-        tables: Whether temporal attention has tables of relative bias.
+        temporal: Whether these blocks attend along time.
+        tables: Whether they then have tables of relative bias.
         drop_path: Chance that a clip's temporal branch is left out in training.
     """
 
     def __init__(
-        self, sizes: BlockSizes, width: int, config: StgCmaConfig, *, tables: bool, drop_path: float
+        self,
+        sizes: BlockSizes,
+        width: int,
+        config: StgCmaConfig,
+        *,
+        temporal: bool,
+        tables: bool,
+        drop_path: float,
     ) -> None:
         super().__init__()
         self.by_window = config.spatial == "window"
         self.gates = Gates(config.direction)
 
-        def along_time(dim: int, heads: int, shifted: bool) -> TemporalAdaptation | None:
-            if config.temporal == "none" or (config.temporal == "unshifted" and shifted):
+        def along_time(dim: int, heads: int) -> TemporalAdaptation | None:
+            if not temporal:
                 return None
             heads = config.heads or heads
             return TemporalAdaptation(dim, width, heads, sizes.segments, tables=tables, drop_path=drop_path)
 
-        self.audio_temporal = along_time(sizes.audio_dim, sizes.audio_heads, sizes.audio_shifted)
-        self.video_temporal = along_time(sizes.video_dim, sizes.video_heads, sizes.video_shifted)
+        self.audio_temporal = along_time(sizes.audio_dim, sizes.audio_heads)
+        self.video_temporal = along_time(sizes.video_dim, sizes.video_heads)
         self.spatial_adapter = AudioVisualAdapter(sizes, width)
         self.global_adapter = AudioVisualAdapter(sizes, width)
 
@@ -336,26 +208,34 @@ def build_stg_cma(pairs: BlockPairs, config: StgCmaConfig) -> Fusion:
     Raises:
         OptionError: If the ratios do not fit the tower's stages.
     """
-    stages = list(dict.fromkeys(pair.video_dim for pair in pairs))
+    widths = [pair.video_dim for pair in pairs]
+    stages = list(dict.fromkeys(widths))
     ratios = _ratios(stages, config)
     staged = len(stages) > 1
     positions = config.time_positions
     if positions == "auto":
         positions = "tables" if staged else "embedding"
-    last = max(1, len(pairs) - 1)
-    layers = [
-        StgCmaLayer(
+    layers = []
+    for index, pair in enumerate(pairs):
+        stage = stages.index(pair.video_dim)
+        layer = StgCmaLayer(
             pair,
-            _width(pair, ratios[stages.index(pair.video_dim)]),
+            _width(pair, ratios[stage]),
             config,
+            temporal=_attends_along_time(config, staged, index - widths.index(pair.video_dim)),
             tables=positions == "tables",
-            drop_path=config.drop_path * index / last,
+            drop_path=config.drop_path * index / max(1, len(pairs) - 1),
         )
-        for index, pair in enumerate(pairs)
-    ]
+        layers.append(layer)
     train_final_norm = not staged if config.train_final_norm is None else config.train_final_norm
     first = pairs[0] if positions == "embedding" else None
     return StgCma(layers, config, first, train_final_norm=train_final_norm)
+
+
+def _attends_along_time(config: StgCmaConfig, staged: bool, index: int) -> bool:
+    if config.temporal == "alternate" or (config.temporal == "auto" and staged):
+        return index % 2 == 0
+    return config.temporal != "none"
 
 
 def _ratios(stages: Sequence[int], config: StgCmaConfig) -> Sequence[float]:
@@ -385,24 +265,9 @@ def _width(pair: BlockSizes, ratio: float) -> int:
     return width
 
 
-def _by_window(block: Block, x: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Tokens by window, and which of them are no padding (``None``: all)."""
-    grouped = block.group(x)
-    if grouped.numel() == x.numel():
-        return grouped, None
-    return grouped, block.group(x.new_ones(*x.shape[:2], 1)).bool().transpose(1, 2)[:, None]
-
-
 def _add_time(x: Tensor, embedding: Tensor | None, notes: Notes) -> Tensor:
     if embedding is None:
         return x
-    _check_segments(notes.segments, embedding.shape[1])
+    check_segments(notes.segments, embedding.shape[1])
     clips = x.reshape(-1, notes.segments, *x.shape[1:])
     return (clips + embedding[:, : notes.segments, None]).flatten(0, 1)
-
-
-def _check_segments(segments: int, built: int) -> None:
-    if segments > built:
-        raise OptionError(
-            f"stg_cma was built for {built} segments a clip and got {segments}; build it with input.segments={segments}"
-        )

@@ -21,7 +21,7 @@ WEIGHTS = {
 }
 EMBEDDINGS = {"temporal_embedding": "video_time", "temporal_embedding_audio": "audio_time"}
 ADAPTER = re.compile(r"^((?:T|S|MLP)_Adapter2?)(_Audio)?\.(D_fc[12])\.(weight|bias)$")
-BLOCK = re.compile(r"^(?:module\.)?(?:.*\.)?(?:resblocks\.(\d+)|(?:layers\.(\d+)\.)?blocks\.(\d+))\.(.+)$")
+BLOCK = re.compile(r"^(?:.*?\.)??(?:resblocks\.(\d+)|(?:layers\.(\d+)\.)?blocks\.(\d+))\.(.+)$")
 
 
 def layer_from_official(state: Mapping[str, Tensor], wanted: set[str] | None = None) -> dict[str, Tensor]:

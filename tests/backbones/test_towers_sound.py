@@ -1,5 +1,6 @@
 """Towers for sound: AST and HTS-AT against plain forwards over timm's modules."""
 
+import copy
 import functools
 
 import numpy as np
@@ -213,6 +214,17 @@ class TestHTSAT:
             weight = np.where(distance <= 1, near, far)
             expected += weight[:, None] * spectrogram.numpy()[np.clip(whole + neighbour, 0, frames - 1)]
         np.testing.assert_allclose(by_time.numpy(), expected, atol=1e-9)
+
+    def test_patches_are_merged_in_the_order_of_the_authors_code(self):
+        """Left column first: above, below; then right column. Their weights expect their channels so."""
+        tower, _ = small_htsat()
+        block = copy.deepcopy(tower.blocks[2])
+        block.merge.norm = block.merge.reduction = nn.Identity()
+        cells = torch.arange(64 * 64 * 2.0).reshape(1, 64, 64, 2)
+        merged = block.enter(cells.flatten(1, 2)).reshape(1, 32, 32, 8)
+        for place, (row, column) in enumerate([(0, 0), (1, 0), (0, 1), (1, 1)]):
+            part = merged[..., 2 * place : 2 * place + 2]
+            assert torch.equal(part, cells[:, row::2, column::2])
 
     def test_windows_come_apart_and_together(self):
         tower, _ = small_htsat()

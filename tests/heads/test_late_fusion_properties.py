@@ -170,12 +170,27 @@ def test_gaps_are_skipped_wherever_they_stand(mask: list[list[bool]]) -> None:
 
 
 numbers = st.floats(-30, 30, width=32)
+# Apart by more than what softmax's rounding makes equal.
+hundredths = st.integers(-3000, 3000).map(lambda n: n / 100)
 
 
 @settings(deadline=None)
 @given(
-    relevance=st.lists(numbers.filter(lambda r: abs(r) > 1e-3), min_size=4, max_size=4),
+    relevance=st.lists(numbers.filter(bool), min_size=4, max_size=4),
     events=st.lists(numbers, min_size=3, max_size=3, unique=True),
+)
+def test_gated_answers_follow_the_rule_to_the_last_digit(relevance: list[float], events: list[float]) -> None:
+    r, e = torch.tensor([relevance]), torch.tensor([events])
+    # In float32 the sigmoid of the smallest positive numbers is one half; they are positive all the same.
+    relevant = torch.sigmoid(r.double()) > 0.5 if float(r.abs().min()) > 1e-6 else r > 0
+    rule = torch.where(relevant, e.argmax(-1, keepdim=True), 3)
+    assert torch.equal(gated_logits(r, e).argmax(-1), rule)
+
+
+@settings(deadline=None)
+@given(
+    relevance=st.lists(hundredths.filter(bool), min_size=4, max_size=4),
+    events=st.lists(hundredths, min_size=3, max_size=3, unique=True),
 )
 def test_gated_probabilities_sum_to_one_and_answer_as_the_rule(
     relevance: list[float], events: list[float]

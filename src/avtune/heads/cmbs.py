@@ -152,8 +152,8 @@ def gated_logits(relevance: Tensor, events: Tensor) -> Tensor:
     """The authors' answer as logits: the clip's best event where a segment is relevant, else background.
 
     ``softmax([e - max e, -r])``: the odds of the best event against background are those of the relevance,
-    ``σ(r) : 1 - σ(r)``, so the largest probability is an event's exactly if ``σ(r) > 1/2``, and it is that of
-    ``argmax e``.
+    ``σ(r) : 1 - σ(r)``, so the largest logit is an event's exactly if ``σ(r) > 1/2``, and it is that of
+    ``argmax e``. (At ``r = 0`` both are equal; the authors answer background.)
 
     Args:
         relevance: Logits (batch, T).

@@ -151,7 +151,7 @@ class HeadConfig:
     """
 
     task: str = "localization"
-    name: Literal["segment", "avel", "psp", "cmbs", "ma_avt"] = "segment"
+    name: Literal["segment", "avel", "psp", "cmbs", "ma_avt", "dg_sct"] = "segment"
     preset: str | None = None
     hidden: int = 512
     loss: Literal["cross_entropy", "binary_on_softmax"] = "cross_entropy"

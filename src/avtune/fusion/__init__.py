@@ -11,6 +11,8 @@ from avtune.fusion.cma import PRESETS as CMA_PRESETS
 from avtune.fusion.cma import build_cma
 from avtune.fusion.copl import PRESETS as COPL_PRESETS
 from avtune.fusion.copl import build_copl
+from avtune.fusion.dg_sct import PRESETS as DG_SCT_PRESETS
+from avtune.fusion.dg_sct import build_dg_sct
 from avtune.fusion.frozen import PRESETS as FROZEN_PRESETS
 from avtune.fusion.frozen import build_frozen
 from avtune.fusion.lavish import PRESETS as LAVISH_PRESETS
@@ -101,6 +103,12 @@ METHODS: dict[str, Method] = {
         "Lin et al., CVPR 2023, Table 5",
         build_cma,
         CMA_PRESETS,
+    ),
+    "dg_sct": Method(
+        "each stream guides the other: which channels and which tokens to strengthen",
+        "Duan et al., NeurIPS 2023",
+        build_dg_sct,
+        DG_SCT_PRESETS,
     ),
     "frozen": Method(
         "nothing between the towers; the head alone is trained", "", build_frozen, FROZEN_PRESETS

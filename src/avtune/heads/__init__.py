@@ -16,6 +16,8 @@ from avtune.heads.avel import PRESETS as AVEL_PRESETS
 from avtune.heads.avel import avel_loss, build_avel
 from avtune.heads.cmbs import PRESETS as CMBS_PRESETS
 from avtune.heads.cmbs import build_cmbs, cmbs_loss
+from avtune.heads.dg_sct import PRESETS as DG_SCT_PRESETS
+from avtune.heads.dg_sct import build_dg_sct_head
 from avtune.heads.localization import SegmentHead, SingleStreamHeads, build_segment_head, segment_loss
 from avtune.heads.ma_avt import PRESETS as MA_AVT_PRESETS
 from avtune.heads.ma_avt import build_ma_avt_head, ma_avt_loss
@@ -100,5 +102,12 @@ HEADS: dict[str, Head] = {
         build_ma_avt_head,
         ma_avt_loss,
         MA_AVT_PRESETS,
+    ),
+    "dg_sct": Head(
+        "both streams under their last spatial maps, through time, each gating the other; then CMBS's answer",
+        "Duan et al., NeurIPS 2023",
+        build_dg_sct_head,
+        cmbs_loss,
+        DG_SCT_PRESETS,
     ),
 }

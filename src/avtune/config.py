@@ -109,6 +109,7 @@ class EncoderConfig:
     Attributes:
         tower: timm name of the backbone, or ``nano`` for the bundled one.
         audio_tower: timm name of a second backbone for sound; ``None``: both streams share ``tower``.
+        separate: Give the sound a copy of its own of a tower that both streams would share.
         pretrained: Load pretrained weights (``False``: random weights, for studies).
         tower_seed: Seed of those random weights.
         position_resampling: How a learned position embedding is fitted to a spectrogram whose size is not the
@@ -125,6 +126,7 @@ class EncoderConfig:
 
     tower: str = "nano"
     audio_tower: str | None = None
+    separate: bool = False
     pretrained: bool = True
     tower_seed: int = 0
     position_resampling: Literal["grid", "sequence"] = "grid"
@@ -151,7 +153,7 @@ class HeadConfig:
     """
 
     task: str = "localization"
-    name: Literal["segment", "avel", "psp", "cmbs", "ma_avt", "dg_sct"] = "segment"
+    name: Literal["segment", "avel", "psp", "cmbs", "ma_avt", "mbt", "dg_sct"] = "segment"
     preset: str | None = None
     hidden: int = 512
     loss: Literal["cross_entropy", "binary_on_softmax"] = "cross_entropy"
@@ -206,6 +208,9 @@ class TrainConfig:
         crop_segments: Segments in a row that are drawn from each training clip, anew at every pass; ``None``: all.
             Seconds of one clip are much alike, so more clips with fewer segments teach more in the same time.
         flip: Share of the training clips whose frames are mirrored left to right each time they are drawn.
+        mining: Make training clips whose sound and frames belong to different events and call them background, as
+            MA-AVT (``paper``); ``official`` does as its authors' code does in effect: it calls matched ones so.
+        mining_share: Share of the clips that are so changed each time they are drawn, where there is a partner.
         compile: Run the encoder through ``torch.compile``.
         checkpoint: Recompute each step of the walk in the backward pass instead of keeping it.
         floors: Also train an audio-only and a video-only model on the same clips, as floors for the score;
@@ -221,6 +226,8 @@ class TrainConfig:
     save_every: int | None = None
     crop_segments: int | None = None
     flip: float = 0.0
+    mining: Literal["off", "paper", "official"] = "off"
+    mining_share: float = 0.2
     compile: bool = False
     checkpoint: bool = False
     floors: bool = False

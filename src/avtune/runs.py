@@ -215,7 +215,7 @@ def _fit_floors(config: RunConfig, folder: Path, clips: Clips, observer: RunObse
         "preset": config.encoder.preset if config.encoder.fusion == "lavish" else None,
     })  # fmt: skip
     head = replace(config.head, task=f"{config.head.task}_single_stream")
-    alone = replace(config, encoder=encoder, head=head, train=replace(config.train, floors=False))
+    alone = replace(config, encoder=encoder, head=head, train=replace(config.train, floors=False, mining="off"))
     torch.manual_seed(config.train.seed)
     model = AudioVisualModel(alone, clips.collection.labels)
     fit_model(model, alone, folder, clips, observer)

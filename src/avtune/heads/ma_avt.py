@@ -128,9 +128,10 @@ class MaAvtHead(nn.Module):
         joint = torch.cat([classes.log_softmax(-1) + F.logsigmoid(-background), F.logsigmoid(background)], -1)
         if self.training or self.decision == "joint":
             return joint
-        best = joint[..., :-1].amax(-1, keepdim=True)
-        below = torch.minimum(joint[..., -1:], best - 1e-4)
-        return torch.cat([joint[..., :-1], torch.where(background > 0, joint[..., -1:], below)], -1)
+        events, gate = joint[..., :-1], joint[..., -1:]
+        best, margin = events.amax(-1, keepdim=True), 1e-4
+        gate = torch.where(background > 0, gate.maximum(best + margin), gate.minimum(best - margin))
+        return torch.cat([events, gate], -1)
 
     def alone(self, encoded: Encoded, stream: Literal["audio", "video"]) -> Tensor:
         """Event logits of one stream alone (Table 5): W_f's half, b/2; (batch, T, classes - 1).

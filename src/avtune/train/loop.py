@@ -29,7 +29,7 @@ from avtune.train.optimizer import build_optimizer, schedule_factor
 from avtune.train.order import epoch_windows, update_seed
 from avtune.train.state import Progress, ResumeError, RunState, load_state, run_identity, save_state
 from avtune.train.stop import Stopped, StopRequest
-from avtune.transforms import Batch, Sample, collate, crop_segments, flip_frames
+from avtune.transforms import Batch, Sample, collate, crop_segments, flip_frames, mine_foreground
 
 
 class NonFiniteLossError(AvtuneError):
@@ -223,7 +223,13 @@ class Trainer:
         train, epoch = self.config.train, self.progress.epoch
         if train.crop_segments is not None:
             batch = crop_segments(batch, train.crop_segments, seed=train.seed, epoch=epoch)
-        moved = flip_frames(batch, train.flip, seed=train.seed, epoch=epoch).to(self.accelerator.device)
+        batch = flip_frames(batch, train.flip, seed=train.seed, epoch=epoch)
+        if train.mining != "off":
+            batch = mine_foreground(
+                batch, train.mining_share, background=len(self.task.labels),
+                relabel_only=train.mining == "official", seed=train.seed, epoch=epoch,
+            )  # fmt: skip
+        moved = batch.to(self.accelerator.device)
         with nullcontext() if last else self.accelerator.no_sync(self.model):
             with self.accelerator.autocast():
                 outputs, encoded = self.model(moved)

@@ -4,6 +4,7 @@ from avtune.transforms.augment import crop_segments, flip_frames
 from avtune.transforms.collate import Batch, Damaged, Sample, collate
 from avtune.transforms.frames import normalise_frames, resize_frame
 from avtune.transforms.log_mel import log_mel
+from avtune.transforms.mining import mine_foreground
 from avtune.transforms.prepared import Prepared
 from avtune.transforms.preprocessing import Preprocessing
 from avtune.transforms.presets import AUDIO_PRESETS, AudioPreset, check_spectrogram_size, resolve_audio
@@ -21,6 +22,7 @@ __all__ = [
     "crop_segments",
     "flip_frames",
     "log_mel",
+    "mine_foreground",
     "normalise_frames",
     "resize_frame",
     "resolve_audio",

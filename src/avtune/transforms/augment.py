@@ -33,7 +33,7 @@ def crop_segments(batch: Batch, segments: int, *, seed: int, epoch: int) -> Batc
     whole = batch.valid.shape[1]
     if not 1 <= segments <= whole:
         raise ValueError(f"train.crop_segments is {segments}; it must be between 1 and {whole}")
-    starts = torch.tensor([int(_draw(name, seed, epoch, 1) * (whole - segments + 1)) for name in batch.names])
+    starts = torch.tensor([int(draw(name, seed, epoch, 1) * (whole - segments + 1)) for name in batch.names])
     kept = (starts[:, None] + torch.arange(segments)).to(batch.valid.device)
     clip = torch.arange(len(batch.names), device=kept.device)[:, None]
     return replace(
@@ -65,13 +65,13 @@ def flip_frames(batch: Batch, share: float, *, seed: int, epoch: int) -> Batch:
     """
     if not 0 <= share <= 1:
         raise ValueError(f"train.flip is {share}; it must be between 0 and 1")
-    chosen = [share > _draw(name, seed, epoch, 0) for name in batch.names]
+    chosen = [share > draw(name, seed, epoch, 0) for name in batch.names]
     if not any(chosen):
         return batch
     mirrored = torch.tensor(chosen, device=batch.frames.device).view(-1, 1, 1, 1, 1)
     return replace(batch, frames=torch.where(mirrored, batch.frames.flip(-1), batch.frames))
 
 
-def _draw(name: str, seed: int, epoch: int, purpose: int) -> float:
-    """A number in [0, 1) that belongs to one clip in one epoch."""
+def draw(name: str, seed: int, epoch: int, purpose: int) -> float:
+    """A number in [0, 1) that belongs to one clip in one epoch; every use has its own ``purpose``."""
     return float(np.random.default_rng([seed, epoch, zlib.crc32(name.encode()), purpose]).random())

@@ -53,8 +53,8 @@ def count_parameters(network: Network) -> Parameters:
             part = "method"
         parts[part] += count
     encoder = network.encoder
-    towers = {tower.name for tower in (encoder.audio_tower, encoder.video_tower)}
-    return Parameters(sum(trained.values()), frozen, sum(map(unused_head_parameters, towers)), parts)
+    towers = {id(tower): tower.name for tower in (encoder.audio_tower, encoder.video_tower)}
+    return Parameters(sum(trained.values()), frozen, sum(map(unused_head_parameters, towers.values())), parts)
 
 
 def millions(count: int) -> str:

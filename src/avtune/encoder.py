@@ -210,9 +210,10 @@ def create_towers(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.tower_seed)
         video = create_tower(config.tower, pretrained=config.pretrained, depth=depth, device=device)
-        if config.audio_tower is None or config.audio_tower == config.tower:
+        own = config.audio_tower or config.tower
+        if own == config.tower and not config.separate:
             return video, video
-        audio = create_tower(config.audio_tower, pretrained=config.pretrained, depth=depth, device=device)
+        audio = create_tower(own, pretrained=config.pretrained, depth=depth, device=device)
         return audio, video
 
 

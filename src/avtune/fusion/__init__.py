@@ -19,6 +19,8 @@ from avtune.fusion.lavish import PRESETS as LAVISH_PRESETS
 from avtune.fusion.lavish import build_lavish
 from avtune.fusion.ma_avt import PRESETS as MA_AVT_PRESETS
 from avtune.fusion.ma_avt import build_ma_avt
+from avtune.fusion.mbt import PRESETS as MBT_PRESETS
+from avtune.fusion.mbt import build_mbt
 from avtune.fusion.stg_cma import PRESETS as STG_CMA_PRESETS
 from avtune.fusion.stg_cma import build_stg_cma
 from avtune.options import OptionError, choose, settle
@@ -97,6 +99,12 @@ METHODS: dict[str, Method] = {
         "Mahmud et al., CVPRW 2024",
         build_ma_avt,
         MA_AVT_PRESETS,
+    ),
+    "mbt": Method(
+        "two transformers, trained as a whole, that exchange what fits through a few bottleneck tokens",
+        "Nagrani et al., NeurIPS 2021",
+        build_mbt,
+        MBT_PRESETS,
     ),
     "cma": Method(
         "LAVISH's latent attention alone, in front of whatever the streams train (tuning)",

@@ -21,6 +21,8 @@ from avtune.heads.dg_sct import build_dg_sct_head
 from avtune.heads.localization import SegmentHead, SingleStreamHeads, build_segment_head, segment_loss
 from avtune.heads.ma_avt import PRESETS as MA_AVT_PRESETS
 from avtune.heads.ma_avt import build_ma_avt_head, ma_avt_loss
+from avtune.heads.mbt import PRESETS as MBT_PRESETS
+from avtune.heads.mbt import build_mbt_head, mbt_loss
 from avtune.heads.psp import PRESETS as PSP_PRESETS
 from avtune.heads.psp import build_psp, psp_loss
 
@@ -102,6 +104,13 @@ HEADS: dict[str, Head] = {
         build_ma_avt_head,
         ma_avt_loss,
         MA_AVT_PRESETS,
+    ),
+    "mbt": Head(
+        "one linear layer for both streams, on the mean of all tokens or on each stream's own vector",
+        "Nagrani et al., NeurIPS 2021",
+        build_mbt_head,
+        mbt_loss,
+        MBT_PRESETS,
     ),
     "dg_sct": Head(
         "both streams under their last spatial maps, through time, each gating the other; then CMBS's answer",

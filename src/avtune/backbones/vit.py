@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from avtune.backbones.flat import FlatTower
 from avtune.backbones.timm_loading import timm
-from avtune.backbones.tower import FlatTower, FrozenBlock, Positions, Resampling
+from avtune.backbones.tower import FrozenBlock, Positions, Resampling
 
 Block = timm.models.vision_transformer.Block
 ResPostBlock = timm.models.vision_transformer.ResPostBlock

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from avtune.backbones import FrozenBlock, Tower
-from avtune.backbones.tower import FlatTower, Positions
+from avtune.backbones.tower import Positions
 from avtune.tuning.base import BlockTuning, Hear, Stream, Tuning, TuningError, by_stream, require_one_tower
 
 
@@ -111,7 +111,7 @@ def build_prompts(audio_tower: Tower, video_tower: Tower, config: PromptConfig) 
         return Tuning(by_stream(audio_tower, video_tower, config.shared, make))
 
     for tower in towers.values():
-        if not isinstance(tower, FlatTower):
+        if len(tower.stages) > 1:
             raise TuningError(
                 f"shallow prompts walk with the tokens from the first block to the last, but {tower.name} cuts tokens "
                 "into windows of a grid and merges them between stages, where a prompt has no cell; choose deep "

@@ -27,7 +27,7 @@ def test_every_recipe_states_its_source_and_builds(name: str) -> None:
     assert path.read_text().startswith("# ")
     config = parse_config(base=path)
     model = AudioVisualModel(config, LABELS, device="meta")
-    assert model.network.head.classes.out_features == 29
+    assert sum(weight.numel() for weight in model.network.head.parameters()) > 0
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -46,6 +46,7 @@ def test_every_recipe_makes_a_step_with_shallow_towers(name: str, monkeypatch: p
     batch.spectrogram.normal_()
     batch.frames.random_(0, 255)
     outputs, encoded = model.network(batch)
+    assert outputs.shape == (1, 1, 29)
     loss = model.task.loss(outputs, encoded, batch)
     loss.total.backward()
     assert loss.total.isfinite()

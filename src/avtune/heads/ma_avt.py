@@ -25,7 +25,7 @@ class MaAvtHeadSettings:
             the ``background`` alone, as Equation 9 is printed, which never teaches it to say no.
         mean_over: Whether the two losses are means over ``all`` segments, as Equation 9 over a batch, or each
             over the segments it is ``own`` to, as the authors' code.
-        two_layers: Whether each classifier has a first linear layer of ``head.hidden`` channels before it (the
+        two_layers: Whether the classes have a first linear layer of ``head.hidden`` channels before theirs (the
             paper speaks of "MLP layers", and its count for ViT-B with AST needs 768); their code has one layer.
         decision: ``gate``: background where its probability exceeds one half, otherwise the best class, as the
             authors' scores; ``joint``: the most probable of all classes and background.
@@ -92,7 +92,7 @@ class MaAvtHead(nn.Module):
         audio_dim: Channels of the sound.
         video_dim: Channels of the frames.
         classes: Labels plus one; the last class is background.
-        hidden: Width of the first layers, where there are any.
+        hidden: Width of the first layer, where there is one.
         settings: See :class:`MaAvtHeadSettings`.
     """
 
@@ -102,7 +102,7 @@ class MaAvtHead(nn.Module):
         super().__init__()
         width = hidden if settings.two_layers else None
         self.foreground = Halves(audio_dim, video_dim, classes - 1, width)
-        self.background = Halves(audio_dim, video_dim, 1, width)
+        self.background = Halves(audio_dim, video_dim, 1, None)
         self.decision = settings.decision
 
     def forward(self, encoded: Encoded) -> Tensor:

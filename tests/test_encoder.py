@@ -3,6 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from avtune.backbones import BackboneError
 from avtune.config import EncoderConfig
 from avtune.encoder import DualEncoder, PlanError, create_encoder, pair_blocks
 
@@ -94,3 +95,8 @@ def test_a_batch_is_independent_of_its_order() -> None:
         whole, turned = encoder(sound, frames), encoder(sound[order], frames[order])
     torch.testing.assert_close(turned.video_pooled, whole.video_pooled[order])
     torch.testing.assert_close(turned.audio_pooled, whole.audio_pooled[order])
+
+
+def test_a_tower_for_sound_cannot_see_frames() -> None:
+    with pytest.raises(BackboneError, match=r"set encoder.audio_tower=htsat and encoder.tower to a backbone"):
+        create_encoder(EncoderConfig(tower="htsat", pretrained=False), device="meta")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from avtune.backbones import Positions, Resampling, Tower, create_tower
+from avtune.backbones import BackboneError, Positions, Resampling, Tower, create_tower
 from avtune.config import EncoderConfig
 from avtune.errors import AvtuneError
 from avtune.fusion import BlockSizes, Fusion, Notes, build_fusion
@@ -210,6 +210,11 @@ def create_towers(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.tower_seed)
         video = create_tower(config.tower, pretrained=config.pretrained, depth=depth, device=device)
+        if video.channels != 3:
+            raise BackboneError(
+                f"{config.tower} is a tower for sound and cannot see frames; set "
+                f"encoder.audio_tower={config.tower} and encoder.tower to a backbone for images"
+            )
         own = config.audio_tower or config.tower
         if own == config.tower and not config.separate:
             return video, video

@@ -376,11 +376,12 @@ def fingerprint(tower: Tower) -> str:
     """A short name of a tower's frozen weights: equal towers have equal ones, on any machine.
 
     Args:
-        tower: The tower; norms that a method trains are left out, since training changes them.
+        tower: The tower; what a method trains of it is left out, since training changes it.
     """
     digest = hashlib.sha256(tower.name.encode())
-    for name, value in sorted(tower.named_parameters()):
-        if value.device.type != "meta" and not value.requires_grad:
+    trained = {name for name, weight in tower.named_parameters() if weight.requires_grad}
+    for name, value in sorted(tower.state_dict().items()):
+        if value.device.type != "meta" and name not in trained:
             digest.update(name.encode())
             digest.update(value.detach().float().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,8 @@ def _from_timm(
     if not fetch:
         if depth is not None:
             headless |= view.reduced(blueprint, depth)
+        elif view is not EvaTower and device is not None and torch.device(device).type == "meta":
+            return blueprint
         return _build(source, device=device, **headless)
     del headless["num_classes"]
     given = headless.pop("pretrained_cfg_overlay", None) or {}
@@ -230,6 +233,7 @@ def view_of(model: nn.Module, name: str) -> type[Tower]:
     )
 
 
+@cache
 def unused_head_parameters(name: str) -> int:
     """Size of the class head that the pretrained backbone carries and a tower leaves away.
 

@@ -61,7 +61,9 @@ def measure(
 
 
 def _without_method(config: EncoderConfig) -> EncoderConfig:
-    return replace(config, fusion="frozen", preset=None, options={})
+    return replace(
+        config, fusion="frozen", preset=None, options={}, tuning=None, tuning_preset=None, tuning_options={}
+    )
 
 
 def _tower_multiply_adds(model: AudioVisualModel) -> int:

@@ -122,7 +122,7 @@ def test_recomputing_steps_changes_no_gradient(name: str, options: dict[str, Any
 def test_a_recomputed_pass_counts_once_in_an_adapters_running_statistics() -> None:
     statistics = []
     for recompute in (False, True):
-        encoder = away_from_start(tuned("adapter", "lavish_table_5")).train()
+        encoder = away_from_start(tuned("adapter", "lavish")).train()
         encoder.recompute = recompute
         encoder(*clips(encoder)).video.square().sum().backward()
         statistics.append(dict(encoder.tuning.named_buffers()))

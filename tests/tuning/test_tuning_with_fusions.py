@@ -72,11 +72,9 @@ def test_closed_gates_of_the_attention_leave_the_tuning_as_it_is(name: str, pres
 
 
 def test_an_adapter_behind_the_attention_is_lavishs_own() -> None:
-    """LAVISH is its latent attention, the parallel bottleneck of Table 5 behind it, and an activation between."""
+    """LAVISH is its latent attention and its bottleneck behind it."""
     lavish = tuned(None, fusion="lavish", encoder={"preset": "official_ave"})
-    pair = tuned(
-        "adapter", "lavish_table_5", fusion="cma", encoder={"preset": "official_ave"}, relu=True
-    )  # fmt: skip
+    pair = tuned("adapter", "lavish", fusion="cma", encoder={"preset": "official_ave"})
     state = {}
     for path, weight in away_from_start(lavish).fusion.state_dict().items():
         _, index, site, rest = path.split(".", 3)

@@ -49,16 +49,17 @@ class AdapterConfig:
 
 HOULSBY = AdapterConfig(train_norms=True)
 PARALLEL = AdapterConfig(placement="parallel")
-LAVISH_TABLE_5 = AdapterConfig(
-    placement="parallel", groups=2, bias=False, relu=False, up_start="random", batch_norm=True,
-    norm_before=True, norm_after=True, gate=True,
+LAVISH = AdapterConfig(
+    placement="parallel", groups=2, bias=False, up_start="random", batch_norm=True, norm_before=True,
+    norm_after=True, gate=True,
 )  # fmt: skip
 PRESETS = {
     "houlsby": HOULSBY,
     "parallel": PARALLEL,
     "adaptformer": replace(PARALLEL, sites="mlp", reduction=12, scale=0.1),
-    "lavish_table_5": LAVISH_TABLE_5,
-    "lavish_table_5_lora": replace(LAVISH_TABLE_5, groups=1),
+    "lavish": LAVISH,
+    "lavish_table_5": replace(LAVISH, reduction=16, groups=1, batch_norm=False),
+    "lavish_table_5_lora": replace(LAVISH, groups=1, relu=False),
 }
 
 

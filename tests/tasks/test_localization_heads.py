@@ -87,6 +87,14 @@ def test_the_loss_of_avel() -> None:
     assert float(found.total) == pytest.approx(expected, rel=1e-5)
 
 
+def test_avel_can_take_cross_entropy_instead() -> None:
+    logits = random(4, 4, 4)
+    own, plain = task_of("avel", preset="cross_entropy"), task_of()
+    assert torch.equal(
+        own.loss(logits, noted(), batch_of()).total, plain.loss(logits, noted(), batch_of()).total
+    )
+
+
 def test_a_perfect_answer_leaves_avel_the_loss_that_its_docstring_states() -> None:
     logits = torch.zeros(1, 1, 29)
     logits[..., 3] = 100

@@ -20,6 +20,7 @@ from avtune.media.errors import MediaError
 from avtune.media.pictures import FrameSelector
 from avtune.media.sound import MonoTrack
 from avtune.media.source import COPY_AGAIN, DemuxTally, Source, decode_packet, open_source, packets
+from avtune.media.sparing import NeedsEveryFrame, SparingVideo
 
 # Healthy files end within a few hundredths of what their header says.
 EARLY_END_SECONDS = 0.25
@@ -29,6 +30,9 @@ FLUSH_ATTEMPTS = 64
 @dataclass(frozen=True)
 class Damage:
     """What was wrong with the part of a file that was read, in counts; all zero for a healthy file.
+
+    Frames of H.264 that no requested time needs are not decoded, and damage to them is not counted, unless
+    ``decode`` is told to decode every frame.
 
     Attributes:
         video_packets_bad: Video packets that failed to decode or were marked as damaged by the container.
@@ -99,13 +103,15 @@ def decode(
     on_frame: Callable[[NDArray[np.uint8]], Any] | None = None,
     start: float = 0.0,
     until: float | None = None,
+    every_frame: bool = False,
 ) -> Clip:
     """Decodes the frames shown at the requested times and the sound, in one pass.
 
     Time zero is the earliest start of the file's (best) video and audio stream. The frame at time t is the
     last one whose presentation time is <= t (to 1 microsecond), or the first frame if t comes before it.
     Exact for any frame rate, fixed or variable: the video is decoded from its start, without seeking, up to
-    the last requested time. Damaged packets are skipped and counted.
+    the last requested time. H.264 pictures on which no requested frame depends are left out. Damaged packets
+    are skipped and counted.
 
     Args:
         path: A media file.
@@ -113,11 +119,14 @@ def decode(
         sample_rate: Of the waveform, in Hz.
         video: Whether to read frames.
         audio: Whether to read sound.
-        on_frame: Applied once to each distinct selected frame, RGB uint8 (height, width, 3), as it is
-            decoded, so that not all full-size frames are in memory. Times that select the same frame
+        on_frame: Applied to each distinct selected frame, RGB uint8 (height, width, 3), as it is
+            decoded, so that not all full-size frames are in memory: once, but for damaged H.264 files, where
+            it begins anew when the damage shows. Times that select the same frame
             share the same object.
         start: Where the waveform begins, in seconds. Sound before it is decoded but not kept.
         until: Where the waveform ends at the latest, in seconds; reading stops there. None: whole.
+        every_frame: Whether to decode every frame up to the last requested time, so that damage to those that
+            no requested frame depends on is counted too. The frames are the same.
 
     Raises:
         MediaError: The file is missing, no media file, or nothing in it can be decoded. A file
@@ -132,8 +141,16 @@ def decode(
         raise ValueError("times must be a flat sequence of finite seconds")
     if not 0 <= start < (math.inf if until is None else until):
         raise ValueError(f"start must be >= 0 and before until, not {start} and {until}")
+    selector: FrameSelector[Any] = FrameSelector(requested.tolist(), on_frame or _itself)
+    request = _Request(requested, selector, sample_rate, video, audio, start, until)
+    if not every_frame:
+        with open_source(path) as source:
+            try:
+                return _Pass(source, request, sparing=True).run()
+            except NeedsEveryFrame:
+                selector.restart()
     with open_source(path) as source:
-        return _Pass(source, requested, sample_rate, video, audio, on_frame or _itself, start, until).run()
+        return _Pass(source, request, sparing=False).run()
 
 
 def decode_audio(path: str | Path, sample_rate: int = 16000) -> tuple[NDArray[np.float32], Damage]:
@@ -155,12 +172,24 @@ def _itself(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return picture
 
 
+@dataclass(frozen=True)
+class _Request:
+    times: NDArray[np.float64]
+    selector: FrameSelector[Any]
+    sample_rate: int
+    video: bool
+    audio: bool
+    start: float
+    until: float | None
+
+
 @dataclass
 class _Tally:
     demux: DemuxTally = field(default_factory=DemuxTally)
+    frames_decoded: int = 0
+    frames_corrupt: int = 0
     video_bad: int = 0
     audio_bad: int = 0
-    video_end: float = 0.0
     audio_end: float = 0.0
     notes: list[str] = field(default_factory=list)
 
@@ -168,30 +197,19 @@ class _Tally:
 class _Pass:
     """One pass over one file: packets in, a clip out."""
 
-    def __init__(
-        self,
-        source: Source,
-        times: NDArray[np.float64],
-        sample_rate: int,
-        video: bool,
-        audio: bool,
-        on_frame: Callable[[NDArray[np.uint8]], Any],
-        start: float,
-        until: float | None,
-    ) -> None:
+    def __init__(self, source: Source, request: _Request, sparing: bool) -> None:
         self.source = source
-        self.times = times
-        self.sample_rate = sample_rate
-        self.video = source.video if video else None
-        self.audio = source.audio if audio else None
-        self.until = until
-        self.selector: FrameSelector[Any] = FrameSelector(times.tolist(), on_frame)
-        self.track = MonoTrack(sample_rate, start, until, source.declared_duration)
+        self.times = request.times
+        self.sample_rate = request.sample_rate
+        self.video = source.video if request.video else None
+        self.audio = source.audio if request.audio else None
+        self.until = request.until
+        self.selector = request.selector
+        self.track = MonoTrack(request.sample_rate, request.start, request.until, source.declared_duration)
         self.tally = _Tally()
-        if self.video is not None:
-            rate = self.video.average_rate or self.video.guessed_rate
-            self.usual_interval = float(1 / rate) if rate else 0.0
-            self.video_tick = float(self.video.time_base or 0)
+        self.sparing: SparingVideo | None = None
+        if sparing and self.video is not None and SparingVideo.suits(self.video, self.selector):
+            self.sparing = SparingVideo(source, self.video, self.selector)
 
     def run(self) -> Clip:
         self._read()
@@ -219,7 +237,7 @@ class _Pass:
             if not (video_open or audio_open or measure):
                 return
             if packet.stream is self.video and video_open:
-                self._decode_video(packet)
+                self._take_video(packet)
             elif packet.stream is self.audio and audio_open:
                 self._decode_audio(packet)
         video_ended = self.video is not None and not self.selector.done
@@ -227,24 +245,39 @@ class _Pass:
         self._flush()
         if self._lost_end():
             return
-        if video_ended and self.selector.frames_offered:
-            self._note_early_end("video", self.source.video, self.selector.end)
+        if video_ended and self.tally.frames_decoded:
+            end = self.selector.end if self.sparing is None else self.sparing.end
+            self._note_early_end("video", self.source.video, end)
         if audio_ended and self.track.end:
             self._note_early_end("sound", self.source.audio, self.track.end)
+
+    def _take_video(self, packet: Packet[Any] | None) -> None:
+        """Decodes a packet, or all that is left."""
+        if self.sparing is not None:
+            if self.tally.demux.errors:
+                raise NeedsEveryFrame
+            self.sparing.take(packet)
+            self.tally.frames_decoded = self.sparing.frames_decoded
+        elif packet is not None:
+            self._decode_video(packet)
+        else:
+            # A decoder that fails while it is being emptied may still hold good frames.
+            for _ in range(FLUSH_ATTEMPTS):
+                if self.selector.done or not self._decode_video(None):
+                    break
 
     def _decode_video(self, packet: Packet[Any] | None) -> bool:
         stream = self.video
         assert stream is not None
         frames, bad = decode_packet(stream, packet)
         self.tally.video_bad += bad
+        self.tally.frames_decoded += len(frames)
         for frame in frames:
             assert isinstance(frame, VideoFrame)
-            self.selector.offer(
-                frame,
-                self.source.seconds(frame.pts if frame.pts is not None else frame.dts, stream),
-                # How long it is shown if none follows.
-                frame.duration * self.video_tick or self.usual_interval,
-            )
+            self.tally.frames_corrupt += frame.is_corrupt
+            timestamp = frame.pts if frame.pts is not None else frame.dts
+            time, shown_for = self.source.seconds(timestamp, stream), self.source.shown_for(frame, stream)
+            self.selector.offer(frame, time, shown_for)
         return bool(frames or bad)
 
     def _decode_audio(self, packet: Packet[Any] | None) -> bool:
@@ -263,10 +296,8 @@ class _Pass:
         return bool(frames or bad)
 
     def _flush(self) -> None:
-        # A decoder that fails while it is being emptied may still hold good frames.
-        for _ in range(FLUSH_ATTEMPTS):
-            if self.video is None or self.selector.done or not self._decode_video(None):
-                break
+        if self.video is not None and not self.selector.done:
+            self._take_video(None)
         for _ in range(FLUSH_ATTEMPTS):
             if self.audio is None or self.track.done or not self._decode_audio(None):
                 break
@@ -296,8 +327,8 @@ class _Pass:
         return Damage(
             video_packets_bad=tally.video_bad,
             audio_packets_bad=tally.audio_bad,
-            frames_decoded=self.selector.frames_offered,
-            frames_corrupt=self.selector.frames_corrupt,
+            frames_decoded=tally.frames_decoded,
+            frames_corrupt=tally.frames_corrupt,
             frames_repeated=self.selector.frames_repeated,
             audio_gap_seconds=round(gap, 6),
             notes=tuple(notes),

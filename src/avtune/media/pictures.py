@@ -83,9 +83,12 @@ class FrameSelector(Generic[T]):
         self._shown: VideoFrame | None = None
         self._shown_at = 0.0
         self._interval = 0.0
-        self.frames_offered = 0
-        self.frames_corrupt = 0
         self.frames_repeated = 0
+
+    @property
+    def times(self) -> list[float]:
+        """The requested times, ascending."""
+        return [self._times[index] for index in self._order]
 
     @property
     def done(self) -> bool:
@@ -105,13 +108,14 @@ class FrameSelector(Generic[T]):
             time: Its presentation time in seconds, None if unknown: it then follows the frame before.
             duration: How long it is shown at least, as far as known, in seconds.
         """
-        self.frames_offered += 1
-        self.frames_corrupt += frame.is_corrupt
         if self._shown is not None:
             following = self._shown_at + self._interval
             # Output order is display order: a timestamp that runs backwards is damage.
             time = max(time if time is not None else following, self._shown_at)
-            self._answer_before(time)
+            count = self._next
+            while count < len(self._order) and self._times[self._order[count]] + TIME_TOLERANCE < time:
+                count += 1
+            self.answer(count)
         self._shown = frame
         self._shown_at = time if time is not None else 0.0
         self._interval = duration
@@ -122,13 +126,17 @@ class FrameSelector(Generic[T]):
             return None
         end = self.end + TIME_TOLERANCE
         self.frames_repeated = sum(self._times[index] > end for index in self._order[self._next :])
-        self._answer_before(float("inf"))
+        self.answer(len(self._order))
         return [self._answers[index] for index in range(len(self._times))]
 
-    def _answer_before(self, time: float) -> None:
-        first = self._next
-        while not self.done and self._times[self._order[self._next]] + TIME_TOLERANCE < time:
-            self._next += 1
+    def restart(self) -> None:
+        """Forgets all frames and answers, for a video that is decoded again."""
+        self._shown, self._shown_at, self._interval = None, 0.0, 0.0
+        self._next, self._answers = 0, {}
+
+    def answer(self, count: int) -> None:
+        """Answers the first ``count`` requested times, as far as they have none, with the last frame offered."""
+        first, self._next = self._next, max(self._next, count)
         if self._next > first and self._shown is not None:
             answer = self._on_frame(upright_rgb(self._shown, self._reformatter))
             self._answers.update(dict.fromkeys(self._order[first : self._next], answer))

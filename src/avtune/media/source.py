@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,11 +16,13 @@ from av.audio.stream import AudioStream as AvAudioStream
 from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Disposition, Stream
+from av.video.frame import VideoFrame
 from av.video.stream import VideoStream as AvVideoStream
 
 from avtune.media.errors import MediaError
 
 MICROSECONDS = 1_000_000
+LARGEST_TIMESTAMP = 2**63 - 1
 # A container that claims fewer bits a second than a clip of one black pixel needs has a damaged header.
 LEAST_PLAUSIBLE_BIT_RATE = 100
 DEMUX_ERRORS_TOLERATED = 20
@@ -80,6 +83,26 @@ class Source:
         if timestamp is None or clock is None:
             return None
         return (clock.scale * timestamp - clock.shift) / clock.unit
+
+    def last_timestamp(self, seconds: float, stream: Stream) -> int:
+        """The last timestamp whose :meth:`seconds` are not after the given ones."""
+        clock = self._clock(stream)
+        if clock is None:
+            raise ValueError("a stream without a unit of time has no timestamps")
+        last = math.floor((Fraction(seconds) * clock.unit + clock.shift) / clock.scale)
+        if last >= LARGEST_TIMESTAMP:
+            return LARGEST_TIMESTAMP
+        while (clock.scale * (last + 1) - clock.shift) / clock.unit <= seconds:
+            last += 1
+        return last
+
+    def shown_for(self, frame: VideoFrame, stream: AvVideoStream) -> float:
+        """Seconds that a frame is shown if none follows: its own duration, else the stream's usual interval."""
+        clock = self._clock(stream)
+        if frame.duration and clock is not None:
+            return frame.duration * clock.scale / clock.unit
+        rate = stream.average_rate or stream.guessed_rate
+        return float(1 / rate) if rate else 0.0
 
     def _clock(self, stream: Stream) -> _Clock | None:
         # Arithmetic on Fractions for every packet and frame took longer than decoding the sound.

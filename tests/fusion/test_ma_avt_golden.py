@@ -272,7 +272,7 @@ def check_modulation(given: Arrays, state: Arrays, out: Arrays, foreground: Tens
     halves = (head.alone(given["a_cls"], "video"), head.alone(given["v_cls"], "audio"))
     rows = torch.arange(len(foreground))[foreground]
     audio, video = (half.softmax(-1)[rows, given["label"][foreground]].sum() for half in halves)
-    ratio = float(audio / video)
+    ratio = float((audio / video).detach())
     assert ratio > 1
     assert 1 - np.tanh(0.1 * ratio) == pytest.approx(float(out["coeff_a"]), abs=1e-6)
     assert float(out["coeff_v"]) == 1

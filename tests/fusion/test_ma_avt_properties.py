@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -12,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from avtune.config import EncoderConfig, HeadConfig, RunConfig
-from avtune.counting import count_parameters
+from avtune.config import EncoderConfig, HeadConfig, InputConfig, RunConfig
+from avtune.counting import count_parameters, example_batch
 from avtune.encoder import DualEncoder, Encoded, create_encoder
 from avtune.errors import AvtuneError
 from avtune.fusion import Notes, OptionError
@@ -21,7 +22,7 @@ from avtune.fusion.contrastive import BlockwiseContrast, Feature, contrastive_lo
 from avtune.fusion.ma_avt import PRESETS, MaAvtConfig
 from avtune.heads.ma_avt import PRESETS as HEAD_PRESETS
 from avtune.heads.ma_avt import MaAvtHead, MaAvtHeadSettings, ma_avt_loss
-from avtune.model import AudioVisualModel
+from avtune.model import AudioVisualModel, load
 
 NANO, VIT = "nano", "vit_tiny_patch16_224"
 CLASSES = 4
@@ -447,3 +448,22 @@ def test_presets_differ_as_documented() -> None:
         official, residual=True, foreground="per_modality", background="per_modality", positions="pretrained",
         contrast_sound="mean_patches", projection="none", contrast_reduce="sum",
     ) == paper  # fmt: skip
+
+
+@pytest.mark.parametrize("preset", list(PRESETS))
+def test_a_saved_run_answers_as_before(preset: str, tmp_path: Path) -> None:
+    encoder = EncoderConfig(
+        tower=VIT, pretrained=False, fusion="ma_avt", preset=preset, options={"attention_heads": 3}
+    )
+    config = RunConfig(encoder=encoder, head=HeadConfig(name="ma_avt"), input=InputConfig(segments=2))
+    model = AudioVisualModel(config, ("dog", "horn"))
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.requires_grad:
+                weight.add_(torch.randn_like(weight), alpha=0.1)
+    model.save(tmp_path)
+    batch = example_batch(model.preprocessing)
+    batch.spectrogram.normal_()
+    batch.frames.random_(0, 255)
+    with torch.no_grad():
+        assert torch.equal(load(tmp_path).network(batch)[0], model.network(batch)[0])

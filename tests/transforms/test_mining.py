@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from avtune.errors import AvtuneError
 from avtune.transforms import Batch, mine_foreground
 
 BACKGROUND = 3
@@ -131,8 +132,8 @@ def test_nothing_to_do_returns_the_batch_itself() -> None:
 
 
 def test_wrong_shares_and_targets_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"train\.mining_share is 1\.5; it must be between 0 and 1"):
+    with pytest.raises(AvtuneError, match=r"train\.mining_share is 1\.5; it must be between 0 and 1"):
         mined(batch_of([[0, 0]]), 1.5)
     for target in (None, torch.zeros(1)):
-        with pytest.raises(ValueError, match="needs a task with one class for each segment"):
+        with pytest.raises(AvtuneError, match="needs a task with one class for each segment"):
             mined(batch_of([[0, 0]], target=target))

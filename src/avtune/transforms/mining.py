@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import torch
 
+from avtune.errors import AvtuneError
 from avtune.transforms.augment import draw
 from avtune.transforms.collate import Batch
 
@@ -37,14 +38,14 @@ def mine_foreground(
         The batch with changed frames and targets; the same one where nothing changes.
 
     Raises:
-        ValueError: ``share`` is not in [0, 1], or the batch's target is not a class for each segment.
+        AvtuneError: ``share`` is not in [0, 1], or the batch's target is not a class for each segment.
     """
     if not 0 <= share <= 1:
-        raise ValueError(f"train.mining_share is {share}; it must be between 0 and 1")
+        raise AvtuneError(f"train.mining_share is {share}; it must be between 0 and 1")
     if share == 0 or not batch.names:
         return batch
     if batch.target is None or batch.target.shape != batch.valid.shape:
-        raise ValueError("train.mining needs a task with one class for each segment; set it to off")
+        raise AvtuneError("train.mining needs a task with one class for each segment; set it to off")
     chosen = [k for k, name in enumerate(batch.names) if share > draw(name, seed, epoch, 2)]
     if relabel_only:
         return _changed(batch, {k: k for k in chosen}, background)

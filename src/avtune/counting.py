@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -53,7 +54,10 @@ def count_parameters(network: Network) -> Parameters:
             part = "method"
         parts[part] += count
     encoder = network.encoder
-    towers = {id(tower): tower.name for tower in (encoder.audio_tower, encoder.video_tower)}
+    # Two towers over the same weights, of which a tuning copied some, came from one pretrained model with one head.
+    towers = {
+        id(next(tower.parameters())): tower.name for tower in (encoder.audio_tower, encoder.video_tower)
+    }
     return Parameters(sum(trained.values()), frozen, sum(map(unused_head_parameters, towers.values())), parts)
 
 
@@ -77,10 +81,10 @@ def example_batch(preprocessing: Preprocessing, device: torch.device | str = "cp
     )
 
 
-def multiply_adds(network: Network, batch: Batch) -> int:
+def multiply_adds(module: nn.Module, *inputs: Any) -> int:
     """Multiply-adds of a forward pass: half of what is counted as floating-point operations."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network(batch)
+        module(*inputs)
     return int(counter.get_total_flops()) // 2
 
 

@@ -33,6 +33,9 @@ class Encoded:
         audio_pooled: (batch, T, audio dim), pooled as the tower's own head would.
         video_pooled: (batch, T, video dim).
         notes: What the method's layers left for losses.
+        audio_prefix: Class and register tokens that stand before the sound's patches.
+        video_prefix: Those before the frames' patches.
+        valid: Which segments exist in their files, (batch, T) bool; ``None``: all.
     """
 
     audio: Tensor
@@ -40,6 +43,9 @@ class Encoded:
     audio_pooled: Tensor
     video_pooled: Tensor
     notes: Notes
+    audio_prefix: int = 0
+    video_prefix: int = 0
+    valid: Tensor | None = None
 
 
 class DualEncoder(nn.Module):
@@ -135,6 +141,8 @@ class DualEncoder(nn.Module):
             self.audio_tower.pool(audio).view(batch, segments, -1),
             self.video_tower.pool(video).view(batch, segments, -1),
             notes,
+            self.audio_tower.prefix_tokens,
+            self.video_tower.prefix_tokens,
         )
 
     def _bind(self, stream: Stream, index: int, x: Tensor, positions: Positions) -> tuple[BoundBlock, Tensor]:

@@ -67,9 +67,8 @@ def _without_method(config: EncoderConfig) -> EncoderConfig:
 
 
 def _tower_multiply_adds(model: AudioVisualModel) -> int:
-    head = sum(weight.numel() for weight in model.network.head.parameters() if weight.ndim > 1)
     batch = example_batch(model.preprocessing, "meta")
-    return multiply_adds(model.network, batch) - head * model.preprocessing.segments
+    return multiply_adds(model.network.encoder, batch.spectrogram, batch.frames.float())
 
 
 def _saved(model: AudioVisualModel) -> int:

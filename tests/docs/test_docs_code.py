@@ -1,6 +1,7 @@
 """Python code and commands that the documentation shows have to work."""
 
 import argparse
+import fnmatch
 import ast
 import re
 import shlex
@@ -89,7 +90,9 @@ def _check(options):
     parse_config(options.settings)
     recipe = getattr(options, "recipe", None)
     if recipe is not None and not recipe.isupper():
-        assert recipe in recipe_names() or recipe.endswith(".yaml"), recipe
+        matching = fnmatch.filter(recipe_names(), recipe) if getattr(options, "all", False) else [recipe]
+        assert matching, recipe
+        assert recipe in recipe_names() or recipe.endswith(".yaml") or matching != [recipe], recipe
 
 
 def _names():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from avtune.encoder import Encoded
@@ -31,9 +33,8 @@ def streams(
             for dim in (audio_dim, video_dim)
         ]
         pooled = [torch.randn(batch, segments, dim, generator=generator) for dim in (audio_dim, video_dim)]
-    encoded = Encoded(*tokens, *pooled, Notes(segments=segments))
-    encoded.valid = valid
-    return encoded
+    notes = Notes(segments=segments)
+    return Encoded(*tokens, *pooled, notes, audio_prefix=prefix, video_prefix=prefix, valid=valid)
 
 
 def clips_of(encoded: Encoded, order: torch.Tensor) -> Encoded:
@@ -43,9 +44,12 @@ def clips_of(encoded: Encoded, order: torch.Tensor) -> Encoded:
     def pick(tokens: torch.Tensor) -> torch.Tensor:
         return tokens.view(batch, segments, *tokens.shape[1:])[order].flatten(0, 1)
 
-    chosen = Encoded(
-        pick(encoded.audio), pick(encoded.video), encoded.audio_pooled[order], encoded.video_pooled[order],
-        Notes(segments=segments),
-    )  # fmt: skip
-    chosen.valid = None if encoded.valid is None else encoded.valid[order]
-    return chosen
+    return replace(
+        encoded,
+        audio=pick(encoded.audio),
+        video=pick(encoded.video),
+        audio_pooled=encoded.audio_pooled[order],
+        video_pooled=encoded.video_pooled[order],
+        notes=Notes(segments=segments),
+        valid=None if encoded.valid is None else encoded.valid[order],
+    )

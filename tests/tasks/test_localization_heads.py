@@ -265,3 +265,15 @@ def test_the_floors_have_their_own_plain_heads_whatever_the_recipe_names() -> No
     )
     assert float(loss.total.detach()) == pytest.approx(expected, rel=1e-5)
     assert model.task.count(outputs, batch).shape == (2, 4, 4)
+
+
+@pytest.mark.parametrize("name", ["avel", "psp", "cmbs"])
+def test_the_network_tells_its_head_which_segments_exist(name: str) -> None:
+    model = model_of(name)
+    batch, other = made_up_batch(model), made_up_batch(model)
+    other.frames[~VALID] = 255
+    other.spectrogram[~VALID] = 5.0
+    with torch.no_grad():
+        answers, changed = (model.network(b)[0] for b in (batch, other))
+    torch.testing.assert_close(answers[VALID], changed[VALID], atol=1e-5, rtol=1e-4)
+    assert not torch.equal(answers[~VALID], changed[~VALID])

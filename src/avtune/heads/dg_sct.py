@@ -6,8 +6,7 @@ last layer's spatial maps have done so.
 
 from __future__ import annotations
 
-from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
@@ -68,10 +67,9 @@ class DgSctHead(CmbsHead):
     def forward(self, encoded: Encoded) -> Tensor:
         """Class logits (batch, T, classes); relevance, gates and class scores go into the notes."""
         audio, video = self.pooled(encoded)
-        summed = copy(encoded)
-        summed.audio_pooled = self.audio_reduce(audio)
-        summed.video, summed.video_pooled = video.flatten(0, 1).unsqueeze(1), video
-        return super().forward(summed)
+        cell = video.flatten(0, 1).unsqueeze(1)
+        pooled = {"audio_pooled": self.audio_reduce(audio), "video_pooled": video}
+        return super().forward(replace(encoded, video=cell, video_prefix=0, **pooled))
 
     def pooled(self, encoded: Encoded) -> tuple[Tensor, Tensor]:
         """The sum of each frame's tokens under the last spatial map, both (batch, T, dim)."""

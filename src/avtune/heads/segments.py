@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
@@ -19,12 +17,7 @@ def cells(encoded: Encoded) -> Tensor:
     Returns:
         (batch, T, cells, video dim).
     """
-    length = encoded.video.shape[1]
-    prefix = getattr(encoded, "video_prefix", None)
-    if prefix is None:
-        # Frames are square, and no tower has as many prefix tokens as a grid gains by one more row and column.
-        prefix = length - math.isqrt(length) ** 2
-    patches = encoded.video[:, prefix:]
+    patches = encoded.video[:, encoded.video_prefix :]
     return patches.reshape(*encoded.video_pooled.shape[:2], *patches.shape[1:])
 
 
@@ -39,7 +32,7 @@ def existing(encoded: Encoded) -> Tensor:
         nothing has no value.
     """
     shape = encoded.video_pooled.shape[:2]
-    valid = getattr(encoded, "valid", None)
+    valid = encoded.valid
     if valid is None:
         return torch.ones(shape, dtype=torch.bool, device=encoded.video_pooled.device)
     present: Tensor = valid | ~valid.any(dim=1, keepdim=True)

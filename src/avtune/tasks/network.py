@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -47,7 +49,7 @@ class Network(nn.Module):
         frames = normalise_frames(batch.frames, self.mean, self.std)
         frames = frames * batch.has_video.view(-1, 1, 1, 1, 1)
         spectrogram = batch.spectrogram * batch.has_audio.view(-1, 1, 1, 1)
-        encoded: Encoded = self.encoder(spectrogram, frames)
+        encoded: Encoded = replace(self.encoder(spectrogram, frames), valid=batch.valid)
         return self.head(encoded), encoded
 
     def trained_state(self) -> dict[str, Tensor]:

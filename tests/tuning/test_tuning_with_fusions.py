@@ -39,13 +39,22 @@ def test_every_tuning_learns_inside_every_fusion(fusion: str, name: str, preset:
     assert all(weight.grad is None for weight in encoder.parameters() if not weight.requires_grad)
 
 
-@pytest.mark.parametrize("tower", ["swinv2_tiny_window8_256"])
-@pytest.mark.parametrize(("name", "preset"), [case for case in CASES if case[0] in ("adapter", "prompts")])
-def test_windows_take_a_tuning_and_cross_modal_attention_together(tower: str, name: str, preset: str) -> None:
-    encoder = away_from_start(living_norms(encoder_of("cma", name, preset, tower))).train()
-    encoded = encoder(*clips(encoder, 1, 1))
+@pytest.mark.parametrize(
+    ("tower", "fusion", "name"),
+    [
+        ("swinv2_tiny_window8_256", "cma", "adapter"),
+        *(("swin_tiny_patch4_window7_224", fusion, "prompts") for fusion in METHODS),
+    ],
+)
+def test_towers_with_windows_take_a_tuning_inside_a_fusion(tower: str, fusion: str, name: str) -> None:
+    encoder = away_from_start(
+        living_norms(encoder_of(fusion, name, next(iter(TUNINGS[name].presets)), tower))
+    )
+    encoded = encoder.train()(*clips(encoder, 1, 2))
     (encoded.audio.square().mean() + encoded.video.square().mean()).backward()
-    assert all(weight.grad is not None for weight in encoder.parameters() if weight.requires_grad)
+    reached = tuned_weights(encoder)
+    assert reached
+    assert all(weight.grad is not None and weight.grad.any() for weight in reached.values())
 
 
 @pytest.mark.parametrize(("name", "preset"), CASES)

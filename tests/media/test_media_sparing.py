@@ -11,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from media_builders import tone, write_media
 
+from avtune.datasets import Collection, Record
+from avtune.datasets.check import check
 from avtune.media import Clip, decode
 from avtune.media.sparing import NeedsEveryFrame, PacketPlan
 
@@ -246,3 +248,19 @@ def test_what_is_not_certain_is_refused(packets: list[SimpleNamespace]) -> None:
         plan.push(one)
     with pytest.raises(NeedsEveryFrame):
         plan.push(bad)
+
+
+def test_a_check_of_files_sees_damage_in_frames_that_nobody_asks_for(
+    streams: dict[str, Path], tmp_path: Path
+) -> None:
+    path = tmp_path / "late.mp4"
+    content = bytearray(streams["no B-frames"].read_bytes())
+    with av.open(str(streams["no B-frames"])) as container:
+        # Key frames stand at whole seconds: nothing that is shown at half past refers to what comes at 0.8.
+        packet = next(p for p in container.demux(video=0) if p.pts is not None and p.pts * p.time_base > 0.75)
+        place, size = packet.pos, packet.size
+    content[place + size // 3 : place + size] = bytes(size - size // 3)
+    path.write_bytes(content)
+    assert not decode(path, [0.5, 1.5, 2.5, 3.5]).damage.any
+    report = check(Collection("folder", tmp_path, ("a",), {"train": (Record("late", path, ()),)}), workers=0)
+    assert "damaged" in {problem.kind for problem in report.files[0].problems}

@@ -111,7 +111,7 @@ def _examine_file(facts: FileFacts, path: Path, problems: list[Problem]) -> File
     info = probe(path)
     size, digest = _content([path])
     facts = replace(facts, size_bytes=size, sha256=digest, duration=round(info.duration, 3))
-    clip = decode(path, _moments(info.duration), on_frame=_nothing)
+    clip = decode(path, _moments(info.duration), on_frame=_nothing, every_frame=True)
     if info.video is not None and clip.frames:
         facts = replace(facts, width=info.video.width, height=info.video.height, video_codec=info.video.codec)
     else:

@@ -10,6 +10,7 @@ from tuning_cases import EVERY, away_from_start
 from avtune.config import EncoderConfig, HeadConfig, InputConfig, OptimizerConfig, RunConfig, TrainConfig
 from avtune.counting import count_parameters, example_batch
 from avtune.model import AudioVisualModel, load
+from avtune.recipes import parse_config, to_yaml
 from avtune.train import Observer, Trainer
 from avtune.train.optimizer import parameter_groups
 from avtune.tuning import TUNINGS
@@ -128,3 +129,10 @@ def test_a_run_that_was_cut_short_goes_on_bit_for_bit(
     ).network.trained_state()
     still = [path for path in whole if path.startswith("encoder.") and torch.equal(whole[path], start[path])]
     assert not still
+
+
+def test_a_tuning_and_its_options_are_set_from_words_and_survive_yaml(tmp_path: Path) -> None:
+    config = parse_config(["--encoder.tuning", "prompts", "--encoder.tuning_options.length", "3"])
+    assert config.encoder.tuning_options == {"length": 3}
+    (tmp_path / "c.yaml").write_text(to_yaml(config))
+    assert parse_config(base=tmp_path / "c.yaml") == config

@@ -16,6 +16,7 @@ from avtune.config import RunConfig
 from avtune.errors import AvtuneError
 
 FOLDER = Path(__file__).parent
+OPTIONS = ("encoder.options", "encoder.tuning_options")
 
 
 class ConfigError(AvtuneError):
@@ -108,8 +109,8 @@ def _run_config(built: Namespace) -> RunConfig:
 def _dotted(content: dict[str, Any], prefix: str = "") -> list[str]:
     names: list[str] = []
     for key, value in content.items():
-        # A method's options are checked by the method, which knows them.
-        if isinstance(value, dict) and f"{prefix}{key}" != "encoder.options":
+        # Options are checked by the method or tuning that they are for, which knows them.
+        if isinstance(value, dict) and f"{prefix}{key}" not in OPTIONS:
             names += _dotted(value, f"{prefix}{key}.")
         else:
             names.append(f"{prefix}{key}")
@@ -133,7 +134,7 @@ def refuse_unknown(names: Iterable[str]) -> None:
     known = fields_of()
     sections = {name.rsplit(".", k)[0] for name in known for k in range(1, name.count(".") + 1)}
     for name in names:
-        if name in known or name in sections or name.startswith("encoder.options."):
+        if name in known or name in sections or name.startswith(tuple(f"{options}." for options in OPTIONS)):
             continue
         close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
         last = [field for field in known if field.rsplit(".", 1)[-1] == name.rsplit(".", 1)[-1]]

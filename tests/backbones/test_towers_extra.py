@@ -92,7 +92,7 @@ def test_extra_tokens_equal_carried_tokens_whose_outputs_are_dropped(name, index
     assert not torch.allclose(ours, without, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", [*FLAT[:2], *SWIN])
+@pytest.mark.parametrize("name", [FLAT[0], "eva02_tiny_patch14_224", *SWIN])
 def test_gradients_equal_those_of_carried_tokens(name):
     gradients = []
     for step in (step_with_extra, carried_step):

@@ -22,7 +22,6 @@ NARROW = {
     "swinv2_tiny_window8_256": {"image_size": 64, "embed_dim": 32, "num_heads": (1, 2, 4, 8)},
     "vit_tiny_patch16_224": {"image_size": 64, "embed_dim": 48, "num_heads": 2},
     "vit_small_patch16_dinov3": {"image_size": 64, "embed_dim": 48, "num_heads": 2},
-    "nano": {},
 }
 
 
@@ -37,8 +36,8 @@ def tower_of(name: str, depth: int = 2) -> Tower:
     return tower
 
 
-def nano() -> tuple[Tower, Tower]:
-    return tower_of("nano"), tower_of("nano")
+def vit() -> tuple[Tower, Tower]:
+    return tower_of("vit_tiny_patch16_224"), tower_of("vit_tiny_patch16_224")
 
 
 def swin() -> tuple[Tower, Tower]:
@@ -50,10 +49,10 @@ def unshared() -> tuple[Tower, Tower]:
     return tower_of("vit_tiny_patch16_224", 3), tower_of("swinv2_tiny_window8_256")
 
 
-TOWERS = {"nano": nano, "swin": swin, "unshared": unshared}
+TOWERS = {"vit": vit, "swin": swin, "unshared": unshared}
 
 
-def encoder_of(towers: str = "nano", segments: int = SEGMENTS, **options: Any) -> DualEncoder:
+def encoder_of(towers: str = "vit", segments: int = SEGMENTS, **options: Any) -> DualEncoder:
     preset = options.pop("preset", None)
     torch.manual_seed(0)
     config = EncoderConfig(pretrained=False, fusion="copl", preset=preset, options={**SMALL, **options})
@@ -149,7 +148,7 @@ def test_each_frame_gets_the_video_level_prompts_and_its_own_frame_level_prompt(
     assert prompts.whole_clip is not None
     assert prompts.per_frame is not None
     for segments in (4, 3, 1):
-        joined = torch.cat(prompts(2, segments), dim=1)
+        joined = prompts(2, segments)
         assert joined.shape == (2 * segments, 3, 5)
         for clip in range(2):
             for step in range(segments):
@@ -161,7 +160,7 @@ def test_each_frame_gets_the_video_level_prompts_and_its_own_frame_level_prompt(
 def test_with_all_frame_level_prompts_every_frame_gets_every_one() -> None:
     prompts = SpecificPrompts(5, 4, CoplConfig(global_prompts=0, frame_prompts="all"))
     assert prompts.per_frame is not None
-    (joined,) = prompts(2, 3)
+    joined = prompts(2, 3)
     assert torch.equal(joined, prompts.per_frame[:3].expand(6, -1, -1))
 
 
@@ -185,9 +184,9 @@ def test_a_shorter_clip_takes_the_first_frame_level_prompts_and_a_longer_one_is_
     [
         ("swin", {}, [False] * 6 + [True] * 2),
         ("unshared", {}, [False, True, True]),
-        ("nano", {}, [True, True]),
-        ("nano", {"interaction_blocks": 1}, [False, True]),
-        ("nano", {"interaction_blocks": 0}, [False, False]),
+        ("vit", {}, [True, True]),
+        ("vit", {"interaction_blocks": 1}, [False, True]),
+        ("vit", {"interaction_blocks": 0}, [False, False]),
         ("swin", {"interaction_blocks": 4}, [False] * 4 + [True] * 4),
         ("swin", {"interaction_prompts": 0}, [False] * 8),
     ],
@@ -238,7 +237,7 @@ def test_blocks_without_a_partner_run_without_prompts(monkeypatch: pytest.Monkey
     assert seen["video"] == expected
 
 
-@pytest.mark.parametrize("name", ["nano", "vit_small_patch16_dinov3"])
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "vit_small_patch16_dinov3"])
 def test_prompts_as_keys_and_values_equal_carried_prompts_through_a_whole_tower(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -311,11 +310,11 @@ def test_the_summary_reads_patches_and_not_the_class_token() -> None:
 @pytest.mark.parametrize(
     ("towers", "options", "over"),
     [
-        ("nano", {}, "pooled"),
+        ("vit", {}, "pooled"),
         ("swin", {"consistency_reduction": "sum"}, "pooled"),
         ("unshared", {"consistency": 2}, "pooled"),
         ("unshared", {"consistency_over": "mean", "consistency_width": "projected"}, "mean"),
-        ("nano", {"consistency_over": "tokens", "consistency_reduction": "sum"}, "tokens"),
+        ("vit", {"consistency_over": "tokens", "consistency_reduction": "sum"}, "tokens"),
     ],
 )
 def test_the_consistency_loss_is_equation_10(towers: str, options: dict[str, Any], over: str) -> None:
@@ -374,7 +373,7 @@ def test_prompts_can_bring_the_streams_together() -> None:
     assert values[-1] < 0.7 * values[0]
 
 
-@pytest.mark.parametrize("towers", list(TOWERS))
+@pytest.mark.parametrize("towers", ["vit", "unshared"])
 def test_one_graph_without_breaks(towers: str) -> None:
     torch._dynamo.reset()
     encoder = encoder_of(towers)
@@ -386,7 +385,7 @@ def test_one_graph_without_breaks(towers: str) -> None:
 def test_recomputed_steps_give_the_same_gradients() -> None:
     gradients = []
     for recompute in (False, True):
-        encoder = encoder_of("swin").train()
+        encoder = encoder_of().train()
         encoder.recompute = recompute
         encoded = encoder(*clips(encoder, 1))
         loss = encoder.fusion.losses(encoded.notes, torch.ones(3, dtype=torch.bool))["consistency"]

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from avtune.backbones import Tower
 from avtune.fusion.base import Block, BlockPairs, BlockSizes, Fusion, FusionLayer, Notes
-from avtune.fusion.options import OptionError
 from avtune.fusion.prompt_bank import BankConfig, MutualCoupling, new_prompts
+from avtune.options import OptionError
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class SpecificPrompts(nn.Module):
         self.whole_clip = new_prompts(config, config.global_prompts, dim) if config.global_prompts else None
         self.per_frame = new_prompts(config, segments, dim) if config.frame_prompts != "none" else None
 
-    def forward(self, clips: int, segments: int) -> list[Tensor]:
+    def forward(self, clips: int, segments: int) -> Tensor | None:
         """The prompts of each frame.
 
         Args:
@@ -80,7 +80,7 @@ class SpecificPrompts(nn.Module):
             segments: Time steps of this batch; the first frame-level prompts where there are fewer than T.
 
         Returns:
-            M^g and M^f, each (clips * segments, length, dim); without what the settings leave out.
+            M (clips * segments, length, dim); ``None`` where the settings leave nothing.
         """
         prompts = []
         if self.whole_clip is not None:
@@ -91,7 +91,7 @@ class SpecificPrompts(nn.Module):
                 prompts.append(steps.expand(clips * segments, -1, -1))
             else:
                 prompts.append(steps.unsqueeze(1).repeat(clips, 1, 1))
-        return prompts
+        return torch.cat(prompts, dim=1) if prompts else None
 
 
 class CoplLayer(FusionLayer):
@@ -130,16 +130,13 @@ class CoplLayer(FusionLayer):
         """
         clips = len(audio) // segments
         to_audio, to_video = self.audio_prompts(clips, segments), self.video_prompts(clips, segments)
-        if self.coupling is not None:
-            before = self.prefixes if self.patches_only else (0, 0)
-            interaction = self.coupling(
-                audio[:, before[0] : self.lengths[0]], video[:, before[1] : self.lengths[1]], segments
-            )
-            to_audio, to_video = [*to_audio, interaction[0]], [*to_video, interaction[1]]
-        return (
-            torch.cat(to_audio, dim=1) if to_audio else None,
-            torch.cat(to_video, dim=1) if to_video else None,
+        if self.coupling is None:
+            return to_audio, to_video
+        before = self.prefixes if self.patches_only else (0, 0)
+        interaction = self.coupling(
+            audio[:, before[0] : self.lengths[0]], video[:, before[1] : self.lengths[1]], segments
         )
+        return _joined(to_audio, interaction[0]), _joined(to_video, interaction[1])
 
     def transform(self, x: Tensor, block: Block, prompts: Tensor | None) -> Tensor:
         """Z = T[Z, prompts]: one frozen block with prompts beside the tokens.
@@ -304,3 +301,7 @@ def _interacting(pairs: BlockPairs, config: CoplConfig) -> int:
         return min(config.interaction_blocks, len(pairs))
     staged = len({(pair.audio_dim, pair.video_dim) for pair in pairs}) > 1
     return min(2 if staged else 4, len(pairs))
+
+
+def _joined(specific: Tensor | None, interaction: Tensor) -> Tensor:
+    return interaction if specific is None else torch.cat([specific, interaction], dim=1)

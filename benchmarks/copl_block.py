@@ -7,8 +7,8 @@ pictures, 49 of sound) with the specific prompts alone and with the interaction 
 shifted block of Swin-V2-B's first stage (48 x 48 tokens in windows of 12, both streams) with the specific prompts; the
 paper's lengths on AVE, one clip of ten segments, float32, one thread. Three forms: both streams through the frozen
 block alone; avtune's layer, whose prompts are keys and values; prompts that pass the whole block and are thrown away
-(experiments/methods_reference/copl.py). Time is that of the process, not of the clock, so that other work on the machine
-disturbs it less; the least of several passes. Bytes and operations do not vary.
+(experiments/methods_reference/copl.py). Time is that of the process, not of the clock, so that other work on the
+machine disturbs it less; the least of several passes. Bytes and operations do not vary.
 """
 
 from __future__ import annotations

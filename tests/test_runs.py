@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from avtune import runs
-from avtune.config import DataConfig, EncoderConfig, InputConfig, RunConfig
+from avtune.config import DataConfig, EncoderConfig, InputConfig, RunConfig, TrainConfig
 from avtune.datasets.clips import clip_bytes
+from avtune.errors import AvtuneError
 from avtune.media import write_video
 from avtune.model import AudioVisualModel
 from avtune.runs import RunObserver, prepare_clips, read_collection
@@ -61,3 +62,15 @@ def test_clips_stay_in_memory_only_if_those_of_all_splits_fit(folder, monkeypatc
     for dataset in clips.splits.values():
         record = dataset.records[0]
         assert torch.equal(dataset[0].prepared.frames, model.preprocessing.load(record.source).frames)
+
+
+def test_compiling_and_recomputing_together_are_refused_before_anything_is_trained(folder, tmp_path):
+    config = RunConfig(
+        data=DataConfig(name="folder", root=str(folder), workers=0),
+        input=InputConfig(segments=2),
+        encoder=EncoderConfig(pretrained=False),
+        train=TrainConfig(compile=True, checkpoint=True),
+    )
+    with pytest.raises(AvtuneError, match="do not go together"):
+        runs.train_run(config, tmp_path / "run")
+    assert not (tmp_path / "run" / "log.jsonl").exists()

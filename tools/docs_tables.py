@@ -26,8 +26,10 @@ from avtune.compare import from_json, markdown
 from avtune.config import RunConfig
 from avtune.fusion import METHODS
 from avtune.fusion.lavish import LavishConfig
+from avtune.heads import HEADS
 from avtune.recipes.published import Published, published
 from avtune.transforms import AUDIO_PRESETS
+from avtune.tuning import TUNINGS
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -50,6 +52,22 @@ def methods() -> str:
         for name, method in METHODS.items()
     ]
     return table(["method", "what it is", "published", "presets"], rows)
+
+
+def tunings() -> str:
+    rows = [
+        [f"`{name}`", tuning.title, tuning.paper, ", ".join(f"`{p}`" for p in tuning.presets)]
+        for name, tuning in TUNINGS.items()
+    ]
+    return table(["tuning", "what it is", "published", "presets"], rows)
+
+
+def heads() -> str:
+    rows = [
+        [f"`{name}`", head.title, head.paper, ", ".join(f"`{p}`" for p in head.presets)]
+        for name, head in HEADS.items()
+    ]
+    return table(["head", "what it is", "published", "presets"], rows)
 
 
 def variants() -> str:
@@ -261,11 +279,14 @@ def _percent(share: float) -> str:
 
 README_PARTS: dict[str, Callable[[], str]] = {
     "methods": methods,
+    "tunings": tunings,
     "variants": variants,
     "try": try_results,
 }
 PAGES: dict[str, Callable[[], str]] = {
     "methods": methods,
+    "tunings": tunings,
+    "heads": heads,
     "variants": variants,
     "presets": presets,
     "recipes": recipes,

@@ -22,7 +22,7 @@ from avtune.config import AudioInput, EncoderConfig, HeadConfig, InputConfig, Ru
 from avtune.counting import count_parameters, example_batch, millions, multiply_adds
 from avtune.encoder import create_encoder, create_towers
 from avtune.errors import AvtuneError
-from avtune.fusion.options import choose
+from avtune.options import choose
 from avtune.recipes import parse_config, to_yaml
 from avtune.tasks import TASKS
 from avtune.tasks.network import Network
@@ -162,7 +162,7 @@ class AudioVisualModel(nn.Module):
         lines = {
             "task": f"{self.config.head.task}, {len(self.labels)} labels and background",
             "towers": towers,
-            "method": self.config.encoder.fusion,
+            "method": " and ".join(filter(None, (self.config.encoder.fusion, self.config.encoder.tuning))),
             "trainable": millions(parameters.trainable),
             **{f"  {part}": millions(count) for part, count in parameters.parts.items() if count},
             "frozen": millions(parameters.frozen),
@@ -310,6 +310,7 @@ def create_model(
     fusion: str = "lavish",
     task: str = "localization",
     audio_tower: str | None = None,
+    tuning: str | None = None,
     pretrained: bool = True,
     preset: str | None = None,
     segments: int = 10,
@@ -324,6 +325,7 @@ def create_model(
         fusion: Method in ``avtune.fusion.METHODS``.
         task: Task in ``avtune.tasks.TASKS``.
         audio_tower: A second backbone for the sound; ``None``: both streams share ``tower``.
+        tuning: What is trained within each stream besides, in ``avtune.tuning.TUNINGS``; ``None``: nothing.
         pretrained: Load pretrained weights.
         preset: Named settings of the method; ``None``: the paper's.
         segments: Time steps per clip, T.
@@ -338,6 +340,7 @@ def create_model(
             tower=tower,
             audio_tower=audio_tower,
             pretrained=pretrained,
+            tuning=tuning,
             fusion=fusion,
             preset=preset,
             options=options,

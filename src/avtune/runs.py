@@ -194,6 +194,11 @@ def fit_model(
     """
     train = clips.splits["train"]
     if config.train.compile:
+        if config.train.checkpoint:
+            raise AvtuneError(
+                "train.compile and train.checkpoint do not go together: the compiler cannot follow a step that is "
+                "computed twice; leave one of them out"
+            )
         model.network.encoder.compile()
     trainer = Trainer(
         model.network, model.task, model.config, folder, train, clips.splits.get("validation"),
@@ -215,7 +220,9 @@ def _fit_floors(config: RunConfig, folder: Path, clips: Clips, observer: RunObse
         "preset": config.encoder.preset if config.encoder.fusion == "lavish" else None,
     })  # fmt: skip
     head = replace(config.head, task=f"{config.head.task}_single_stream")
-    alone = replace(config, encoder=encoder, head=head, train=replace(config.train, floors=False, mining="off"))
+    alone = replace(
+        config, encoder=encoder, head=head, train=replace(config.train, floors=False, mining="off")
+    )
     torch.manual_seed(config.train.seed)
     model = AudioVisualModel(alone, clips.collection.labels)
     fit_model(model, alone, folder, clips, observer)

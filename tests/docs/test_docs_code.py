@@ -1,8 +1,8 @@
 """Python code and commands that the documentation shows have to work."""
 
 import argparse
-import fnmatch
 import ast
+import fnmatch
 import re
 import shlex
 

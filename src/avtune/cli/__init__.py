@@ -175,7 +175,17 @@ def _add_looking(commands: Commands[argparse.ArgumentParser]) -> None:
     profile.add_argument("--json", default=None, metavar="FILE", help="also write the numbers there")
     profile.set_defaults(run=_call("looking", "profile"), takes_settings=True)
 
-    kinds = ("methods", "presets", "recipes", "comparisons", "datasets", "sounds", "towers")
+    kinds = (
+        "methods",
+        "tunings",
+        "heads",
+        "presets",
+        "recipes",
+        "comparisons",
+        "datasets",
+        "sounds",
+        "towers",
+    )
     listing = _command(commands, "list", f"what there is: {', '.join(kinds)}")
     listing.add_argument("what", choices=kinds)
     listing.add_argument("pattern", nargs="?", default="*", help="for towers: a pattern such as 'swinv2*'")

@@ -15,11 +15,13 @@ from avtune.counting import millions
 from avtune.datasets import READERS
 from avtune.errors import AvtuneError
 from avtune.fusion import METHODS
+from avtune.heads import HEADS
 from avtune.profile import Cost, measure
 from avtune.profile_all import ProfileRow, profile_all
 from avtune.recipes import parse_config, recipe_names, recipe_path
 from avtune.train.files import write_atomically
 from avtune.transforms import AUDIO_PRESETS
+from avtune.tuning import TUNINGS
 
 
 def profile(options: argparse.Namespace) -> int:
@@ -111,8 +113,16 @@ def show(options: argparse.Namespace) -> int:
         rows = [[name, method.title, method.paper] for name, method in METHODS.items()]
         console.print(listing(["method", "what it is", "published"], rows))
     elif options.what == "presets":
-        rows = [[name, preset] for name, method in METHODS.items() for preset in method.presets]
-        console.print(listing(["method", "preset"], rows))
+        rows = [
+            [name, preset] for table in (METHODS, TUNINGS) for name in table for preset in table[name].presets
+        ]
+        console.print(listing(["method or tuning", "preset"], rows))
+    elif options.what == "tunings":
+        rows = [[name, tuning.title, tuning.paper] for name, tuning in TUNINGS.items()]
+        console.print(listing(["tuning", "what it is", "published"], rows))
+    elif options.what == "heads":
+        rows = [[name, head.title, head.paper] for name, head in HEADS.items()]
+        console.print(listing(["head", "what it is", "published"], rows))
     elif options.what == "recipes":
         rows = [[name, _first_line(recipe_path(name))] for name in recipe_names()]
         console.print(listing(["recipe", "source"], rows))

@@ -34,7 +34,8 @@ def train(options: argparse.Namespace) -> int:
     if options.print_config:
         print(to_yaml(config), end="")
         return 0
-    name = base.stem if base is not None else f"{config.data.name}_{config.encoder.fusion}"
+    methods = filter(None, (config.data.name, config.encoder.fusion, config.encoder.tuning))
+    name = base.stem if base is not None else "_".join(methods)
     folder = Path(options.out or f"runs/{name}")
     with ConsoleObserver() as observer:
         sheet = train_run(config, folder, observer)

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from avtune.config import HeadConfig
 from avtune.errors import AvtuneError
 from avtune.fusion.base import Notes
-from avtune.fusion.options import choose
 from avtune.heads.avel import PRESETS as AVEL_PRESETS
 from avtune.heads.avel import avel_loss, build_avel
 from avtune.heads.cmbs import PRESETS as CMBS_PRESETS
@@ -25,6 +24,7 @@ from avtune.heads.mbt import PRESETS as MBT_PRESETS
 from avtune.heads.mbt import build_mbt_head, mbt_loss
 from avtune.heads.psp import PRESETS as PSP_PRESETS
 from avtune.heads.psp import build_psp, psp_loss
+from avtune.options import choose
 
 __all__ = ["HEADS", "Head", "SegmentHead", "SingleStreamHeads", "head_of"]
 

@@ -47,13 +47,12 @@ def published() -> dict[str, Published]:
 
 
 def agrees(count: int, printed: str) -> bool:
-    """Whether a number of weights, rounded as a paper printed it, gives the printed digits.
+    """Whether a number of weights, rounded to the nearest or up, gives the digits that a paper printed.
 
     Args:
         count: Weights.
-        printed: Millions as printed, such as ``10.1``. Papers round in either direction: a difference below one unit of
-            the last digit agrees.
+        printed: Millions as printed, such as ``10.1``.
     """
     value = Decimal(printed)
     unit = Decimal(1).scaleb(int(value.as_tuple().exponent))
-    return abs(Decimal(count) / 1_000_000 - value) < unit
+    return -unit / 2 <= value - Decimal(count) / 1_000_000 < unit

@@ -112,7 +112,7 @@ def fit_positions(table: Tensor, grid: tuple[int, int], fit: PositionFit) -> Ten
         fit: What happens along an axis that becomes shorter; one that becomes longer is interpolated.
 
     Returns:
-        (1, dim, *grid).
+        (1, dim, rows, columns) of that grid.
     """
     if fit == "cut":
         for axis, wanted in ((2, grid[0]), (3, grid[1])):

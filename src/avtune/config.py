@@ -150,6 +150,8 @@ class HeadConfig:
         hidden: Width of the head's first linear layer.
         loss: Loss of the head ``segment``: ``cross_entropy``, or ``binary_on_softmax`` as the LAVISH authors' AVE
             code. The other heads bring their own.
+        dropout: Share of the head ``segment``'s hidden values that training leaves out (STG-CMA's AVE code 0.5). The
+            other heads bring their own.
     """
 
     task: str = "localization"
@@ -157,6 +159,7 @@ class HeadConfig:
     preset: str | None = None
     hidden: int = 512
     loss: Literal["cross_entropy", "binary_on_softmax"] = "cross_entropy"
+    dropout: float = 0.0
 
 
 @dataclass

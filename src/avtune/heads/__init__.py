@@ -56,16 +56,21 @@ def head_of(config: HeadConfig) -> Head:
     """The head that a recipe names.
 
     Raises:
-        avtune.errors.AvtuneError: There is no such head or preset, or ``loss`` is stated for a head that brings
-            its own.
+        avtune.errors.AvtuneError: There is no such head or preset, or ``loss`` or ``dropout`` is impossible or stated
+            for a head that brings its own.
     """
     head = choose("head", config.name, HEADS)
     if config.preset is not None:
         choose(f"preset of {config.name}", config.preset, head.presets)
-    if config.name != "segment" and config.loss != "cross_entropy":
-        raise AvtuneError(
-            f"head.loss {config.loss} is of the head 'segment', while {config.name} brings its own; leave head.loss out"
-        )
+    if not 0 <= config.dropout < 1:
+        raise AvtuneError(f"head.dropout is {config.dropout}; set it to 0 or more and below 1")
+    if config.name != "segment":
+        for setting in ("loss", "dropout"):
+            if (value := getattr(config, setting)) != getattr(HeadConfig(), setting):
+                raise AvtuneError(
+                    f"head.{setting} {value} is of the head 'segment', while {config.name} brings its own; leave "
+                    f"head.{setting} out"
+                )
     return head
 
 

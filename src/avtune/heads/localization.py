@@ -22,17 +22,21 @@ class SegmentHead(nn.Module):
         video_dim: Channels of the pooled frames.
         classes: Labels plus one; the last class is background.
         hidden: Width between the layers.
+        dropout: Share of the values between the layers that training leaves out.
     """
 
-    def __init__(self, audio_dim: int, video_dim: int, classes: int, hidden: int = 512) -> None:
+    def __init__(
+        self, audio_dim: int, video_dim: int, classes: int, hidden: int = 512, dropout: float = 0.0
+    ) -> None:
         super().__init__()
         self.hidden = nn.Linear(video_dim + audio_dim, hidden)
+        self.dropout = nn.Dropout(dropout)
         self.classes = nn.Linear(hidden, classes)
 
     def forward(self, encoded: Encoded) -> Tensor:
         """Class logits (batch, T, classes)."""
         pooled = torch.cat([encoded.video_pooled, encoded.audio_pooled], dim=-1)
-        logits: Tensor = self.classes(self.hidden(pooled))
+        logits: Tensor = self.classes(self.dropout(self.hidden(pooled)))
         return logits
 
 
@@ -47,12 +51,17 @@ class SingleStreamHeads(nn.Module):
         video_dim: Channels of the pooled frames.
         classes: Labels plus one; the last class is background.
         hidden: Width between the layers.
+        dropout: Share of the values between the layers that training leaves out.
     """
 
-    def __init__(self, audio_dim: int, video_dim: int, classes: int, hidden: int = 512) -> None:
+    def __init__(
+        self, audio_dim: int, video_dim: int, classes: int, hidden: int = 512, dropout: float = 0.0
+    ) -> None:
         super().__init__()
-        self.audio = nn.Sequential(nn.Linear(audio_dim, hidden), nn.Linear(hidden, classes))
-        self.video = nn.Sequential(nn.Linear(video_dim, hidden), nn.Linear(hidden, classes))
+        self.audio, self.video = (
+            nn.Sequential(nn.Linear(dim, hidden), nn.Dropout(dropout), nn.Linear(hidden, classes))
+            for dim in (audio_dim, video_dim)
+        )
 
     def forward(self, encoded: Encoded) -> Tensor:
         """Class logits (2, batch, T, classes): of the sound alone, of the frames alone."""
@@ -61,7 +70,7 @@ class SingleStreamHeads(nn.Module):
 
 def build_segment_head(audio_dim: int, video_dim: int, classes: int, config: HeadConfig) -> SegmentHead:
     """The head as a recipe states it."""
-    return SegmentHead(audio_dim, video_dim, classes, config.hidden)
+    return SegmentHead(audio_dim, video_dim, classes, config.hidden, config.dropout)
 
 
 def segment_loss(logits: Tensor, notes: Notes, target: Tensor, valid: Tensor, config: HeadConfig) -> Tensor:

@@ -28,7 +28,7 @@ class SingleStreamLocalization(LocalizationTask):
 
     def build_head(self, audio_dim: int, video_dim: int) -> nn.Module:
         """:class:`avtune.heads.SingleStreamHeads`."""
-        return SingleStreamHeads(audio_dim, video_dim, self.classes, self.head.hidden)
+        return SingleStreamHeads(audio_dim, video_dim, self.classes, self.head.hidden, self.head.dropout)
 
     def loss(self, outputs: Tensor, encoded: Encoded, batch: Batch) -> Loss:
         """Sum of both models' losses; no weight is in both, so each trains as if alone."""

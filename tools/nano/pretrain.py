@@ -183,7 +183,7 @@ def main() -> None:
         "--export", type=Path, help="write the checkpoint's encoder to this file instead of training"
     )
     parser.add_argument(
-        "--stream-std", type=float, default=1.0, help="of the exported residual stream at its end"
+        "--stream-std", type=float, default=10.0, help="of the exported residual stream at its end"
     )
     options = parser.parse_args()
     # The pictures' tails are full of denormal numbers, which slow the processor down severalfold.

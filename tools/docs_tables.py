@@ -34,6 +34,7 @@ from avtune.tuning import TUNINGS
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 PROFILES = ROOT / "benchmarks/results/profile_all.json"
+DECODING = ROOT / "benchmarks/results/decode_speed.json"
 COMPARISON = ROOT / "benchmarks/results/comparison_bandstand_nano.json"
 SEEDS = ROOT / "benchmarks/results/try_seeds.json"
 FLOORS = ("majority", "audio only", "video only", "shuffled audio")
@@ -176,6 +177,22 @@ def comparison() -> str:
     )
 
 
+def decoding() -> str:
+    """How fast files are read, as `benchmarks/decode_speed.py` measured it."""
+    measured = json.loads(DECODING.read_text(encoding="utf-8"))
+    rows = [
+        [row["size"], f"{row['key_frame_every_s']} s", row["what"], f"{row['cpu_ms']:.0f} ms",
+         f"{row['clips_per_second_per_core']:.1f}"]
+        for row in measured["rows"]
+        if "clips_per_second_per_core" in row and "key_frame_every_s" in row
+    ]  # fmt: skip
+    heading = ["size", "key frame every", "what is read", "processor time", "clips per second and core"]
+    return (
+        f"{table(heading, rows)}\nClips: {measured['clips']}. {measured['note']} Measured by "
+        f"`{measured['command']}` on {measured['machine']['cpu'].strip()}.\n"
+    )
+
+
 def sounds() -> str:
     rows = [
         [
@@ -292,6 +309,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "recipes": recipes,
     "profiles": profiles,
     "comparison": comparison,
+    "decoding": decoding,
     "sounds": sounds,
     "settings": settings,
     "help": help_pages,

@@ -355,12 +355,13 @@ def run_report(
     if clips.collection.missing:
         notes.append(f"{len(clips.collection.missing)} annotated clips were not on disk.")
     notes += [f"Could not be read: {name}: {problem}" for name, problem in sheet.damaged.items()]
+    method = " and ".join(filter(None, (config.encoder.fusion, config.encoder.tuning)))
     return RunReport(
-        title=f"{config.encoder.fusion} on {clips.collection.name}",
+        title=f"{method} on {clips.collection.name}",
         summary={
             "Task": config.head.task,
             "Tower": config.encoder.tower,
-            "Method": config.encoder.fusion,
+            "Method": method,
             "Clips": ", ".join(f"{len(part)} {split}" for split, part in clips.splits.items()),
             "Scored on": f"{sheet.clips} {sheet.split} clips, {details.get('segments', 0)} segments",
             "Seed": config.train.seed,

@@ -80,6 +80,7 @@ def remux(source: Path, path: Path, first: int = 0, lost: frozenset[int] | set[i
 
 
 def assert_same(sparing: Clip, whole: Clip) -> None:
+    # Numbers of decoded frames may differ either way: decoding all stops once it has the first frame, without its group.
     assert (sparing.frames is None) == (whole.frames is None)
     for one, other in zip(sparing.frames or [], whole.frames or [], strict=True):
         assert np.array_equal(one, other)
@@ -87,7 +88,6 @@ def assert_same(sparing: Clip, whole: Clip) -> None:
     if sparing.waveform is not None:
         assert np.array_equal(sparing.waveform, whole.waveform)
     assert sparing.duration == whole.duration
-    assert sparing.damage.frames_decoded <= whole.damage.frames_decoded
 
 
 @settings(max_examples=60, deadline=None)

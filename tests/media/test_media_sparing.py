@@ -80,7 +80,7 @@ def remux(source: Path, path: Path, first: int = 0, lost: frozenset[int] | set[i
 
 
 def assert_same(sparing: Clip, whole: Clip) -> None:
-    # Numbers of decoded frames may differ either way: decoding all stops once it has the first frame, without its group.
+    # Numbers of decoded frames may differ either way: decoding in order stops at the first frame, its group unread.
     assert (sparing.frames is None) == (whole.frames is None)
     for one, other in zip(sparing.frames or [], whole.frames or [], strict=True):
         assert np.array_equal(one, other)

@@ -1,5 +1,6 @@
 """What a run does before it trains: its clips, each read once, all splits within one limit of memory."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -74,3 +75,24 @@ def test_compiling_and_recomputing_together_are_refused_before_anything_is_train
     with pytest.raises(AvtuneError, match="do not go together"):
         runs.train_run(config, tmp_path / "run")
     assert not (tmp_path / "run" / "log.jsonl").exists()
+
+
+def test_a_split_with_one_readable_clip_is_scored_without_shuffling(folder, tmp_path):
+    root = tmp_path / "clips"
+    shutil.copytree(folder, root)
+    config = RunConfig(
+        data=DataConfig(name="folder", root=str(root), validation_share=0.0, test_share=0.34, workers=0),
+        input=InputConfig(segments=2),
+        encoder=EncoderConfig(pretrained=False),
+        train=TrainConfig(epochs=1),
+    )
+    test = read_collection(config, RunObserver()).splits["test"]
+    assert len(test) == 2
+    test[0].source.write_bytes(b"")
+    observer = Listening()
+    sheet = runs.train_run(config, tmp_path / "run", observer)
+    assert sheet.clips == 1
+    assert list(sheet.damaged) == [test[0].name]
+    assert "shuffled audio" not in sheet.floors
+    assert any("shuffled audio is left out" in message for message in observer.messages)
+    assert (tmp_path / "run" / "report.html").is_file()

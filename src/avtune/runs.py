@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from avtune.datasets.clips import ClipDataset, clip_bytes, prepare_all
 from avtune.datasets.manifest import restrict
 from avtune.datasets.sections import cut
 from avtune.errors import AvtuneError
+from avtune.media import MediaError
 from avtune.model import CONFIG, AudioVisualModel, load
 from avtune.recipes import to_yaml
 from avtune.report import RunReport, TimelineClip, write_run_page
@@ -279,7 +281,13 @@ def score_run(
             floors[f"{stream} only ({removed} removed)"] = part.scores.value
     if len(chosen) > 1:
         seed = model.config.train.seed
-        floors["shuffled audio"] = score("shuffled audio", ShuffledSound(chosen, seed)).scores.value
+        shuffled = score("shuffled audio", ShuffledSound(chosen, seed)).scores
+        if shuffled is None:
+            observer.message(
+                f"the {split} split has one readable clip: the floor of shuffled audio is left out"
+            )
+        else:
+            floors["shuffled audio"] = shuffled.value
     return ScoreSheet(split, result.scores, floors, result.clips, result.damaged)
 
 
@@ -380,7 +388,7 @@ def run_report(
         per_class=details.get("per_class", ()),
         confusion=torch.tensor(details["confusion"]).numpy() if "confusion" in details else None,
         labels=model.class_names,
-        clips=[timeline_clip(model, dataset, k) for k in _telling(dataset, shown)],
+        clips=list(islice(_timeline_clips(model, dataset), shown)),
         config_yaml=to_yaml(config),
         notes=notes,
     )
@@ -405,8 +413,12 @@ def timeline_clip(model: AudioVisualModel, dataset: ClipDataset, index: int) -> 
     )
 
 
-def _telling(dataset: ClipDataset, shown: int) -> list[int]:
-    """The first clips that hold an event and can be read as one file; any where there are none."""
+def _timeline_clips(model: AudioVisualModel, dataset: ClipDataset) -> Iterator[TimelineClip]:
+    """The clips that can be read as one file, those that hold an event; all where none does."""
     files = [k for k, record in enumerate(dataset.records) if record.files[0].is_file() and record.start == 0]
-    with_event = [k for k in files if dataset.records[k].events]
-    return (with_event or files)[:shown]
+    for k in [k for k in files if dataset.records[k].events] or files:
+        try:
+            yield timeline_clip(model, dataset, k)
+        except MediaError:
+            # It is listed among the damaged files already.
+            continue

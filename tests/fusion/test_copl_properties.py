@@ -307,6 +307,24 @@ def test_the_summary_reads_patches_and_not_the_class_token() -> None:
     assert depends(summary_tokens="all")
 
 
+@pytest.mark.parametrize("over", ["pooled", "mean", "tokens"])
+def test_segments_beyond_a_files_end_take_no_part_in_the_consistency_loss(over: str) -> None:
+    encoder = encoder_of("vit", consistency_over=over).train()
+    encoded = encoder(*clips(encoder))
+    foreground = torch.zeros(2 * SEGMENTS, dtype=torch.bool)
+    valid = torch.arange(2 * SEGMENTS) % SEGMENTS < SEGMENTS - 1
+
+    def loss(valid: torch.Tensor | None) -> torch.Tensor:
+        return encoder.fusion.losses(encoded.notes, foreground, valid)["consistency"]
+
+    each = [loss(torch.arange(2 * SEGMENTS) == k) for k in range(2 * SEGMENTS)]
+    torch.testing.assert_close(loss(None), torch.stack(each).mean())
+    torch.testing.assert_close(loss(valid), torch.stack([each[k] for k in valid.nonzero().flatten()]).mean())
+    nothing = loss(torch.zeros_like(valid))
+    assert nothing == 0
+    nothing.backward()
+
+
 @pytest.mark.parametrize(
     ("towers", "options", "over"),
     [

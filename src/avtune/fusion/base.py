@@ -127,12 +127,13 @@ class Fusion(nn.Module):
         """Undo :meth:`open` behind the towers' final norms: take out what was appended."""
         return audio, video
 
-    def losses(self, notes: Notes, foreground: Tensor) -> dict[str, Tensor]:
+    def losses(self, notes: Notes, foreground: Tensor, valid: Tensor | None = None) -> dict[str, Tensor]:
         """What this method adds to the task's loss in training.
 
         Args:
             notes: What its layers left in this forward pass.
             foreground: Which segments take part and show an event, (batch * T,) bool.
+            valid: Which segments exist in their files, (batch * T,) bool; ``None``: all.
 
         Returns:
             Means over the batch by name, scalars with gradient, their weights applied.

@@ -248,8 +248,8 @@ class Copl(Fusion):
             return tokens[:, tower.prefix_tokens :].mean(dim=1)
         return tokens
 
-    def losses(self, notes: Notes, foreground: Tensor) -> dict[str, Tensor]:
-        """Equations 10 and 11: lambda ||Z_v - Z_a||^2, over every segment, background too."""
+    def losses(self, notes: Notes, foreground: Tensor, valid: Tensor | None = None) -> dict[str, Tensor]:
+        """Equations 10 and 11: lambda ||Z_v - Z_a||^2, over every segment that exists, background too."""
         if not self.config.consistency:
             return {}
         embeddings = [embedding.float() for embedding in notes.records["consistency"]]
@@ -258,7 +258,10 @@ class Copl(Fusion):
             narrow = self.match(narrow)
         elif narrow.shape != wide.shape:
             wide = F.adaptive_avg_pool1d(wide, narrow.shape[-1])
-        apart = F.mse_loss(narrow, wide)
+        apart = F.mse_loss(narrow, wide, reduction="none").flatten(1).mean(1)
+        existing = torch.ones_like(apart) if valid is None else valid.to(apart)
+        # Weights instead of a choice: where nothing exists the loss is zero and every weight still has its gradient.
+        apart = (existing * apart).sum() / existing.sum().clamp(min=1)
         if self.config.consistency_reduction == "sum":
             apart = apart * narrow.shape[-1]
         return {"consistency": self.config.consistency * apart}

@@ -315,7 +315,7 @@ class MaAvt(Fusion):
             video[:, : video.shape[1] - self.layouts[1].appended],
         )
 
-    def losses(self, notes: Notes, foreground: Tensor) -> dict[str, Tensor]:
+    def losses(self, notes: Notes, foreground: Tensor, valid: Tensor | None = None) -> dict[str, Tensor]:
         """The contrastive loss of Equation 10 over the foreground segments of all processes."""
         if self.contrast is None:
             return {}

@@ -235,7 +235,7 @@ class Trainer:
                 outputs, encoded = self.model(moved)
                 loss = self.task.loss(outputs, encoded, moved)
                 # The method's own losses are means over the batch; the loop divides all it sums by the count.
-                own = self.method.losses(encoded.notes, self.task.foreground(moved))
+                own = self.method.losses(encoded.notes, self.task.foreground(moved), moved.valid.flatten())
                 total = loss.total + loss.count * sum(own.values())
             self.accelerator.backward(total)
         return float(total.detach()), loss.count

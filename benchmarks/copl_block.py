@@ -13,14 +13,9 @@ machine disturbs it less; the least of several passes. Bytes and operations do n
 
 from __future__ import annotations
 
-import argparse
 import copy
-import json
-import platform
 import re
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -28,27 +23,24 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from avtune.backbones import FrozenBlock, create_tower
-from avtune.counting import saved_bytes
 from avtune.encoder import BoundBlock
 from avtune.fusion import BlockSizes, FusionLayer, Notes, build_fusion
 from avtune.fusion.copl import CoplLayer
 from avtune.fusion.frozen import FrozenLayer
 
 sys.path.insert(0, str(Path(__file__).parent / "experiments"))
+from block_costs import SEGMENTS, asked_repeats, check_equal, measure_form, with_ratios, write
 from methods_reference.copl import straightforward
 
 RESULT = Path(__file__).parent / "results" / "copl_block.json"
 PAGE = Path(__file__).parents[1] / "docs" / "methods" / "copl.md"
 MARKED = re.compile(r"(<!-- begin copl_block -->\n).*?(<!-- end copl_block -->)", re.DOTALL)
-SEGMENTS = 10
 VIT, SWIN = "vit_base_patch16_224.augreg_in21k", "swinv2_base_window12_192.ms_in22k"
 CASES = {
     "ViT-B block": (VIT, 0, 49, 197, 0),
     "ViT-B block with interaction": (VIT, 0, 49, 197, 1),
     "Swin-V2-B stage 1 block": (SWIN, 1, 2304, 2304, 0),
 }
-
-Step = Callable[[], tuple[Tensor, Tensor]]
 
 
 def frozen_block(tower_name: str, index: int) -> FrozenBlock:
@@ -59,16 +51,6 @@ def frozen_block(tower_name: str, index: int) -> FrozenBlock:
         if isinstance(module, nn.LayerNorm):
             nn.init.ones_(module.weight)
     return block
-
-
-def least_seconds(step: Step, repeats: int) -> float:
-    times = []
-    for _ in range(repeats + 1):
-        begin = time.process_time()
-        audio, video = step()
-        (audio.square().sum() + video.square().sum()).backward()
-        times.append(time.process_time() - begin)
-    return min(times[1:])
 
 
 def multiply_adds(module: FusionLayer, block: FrozenBlock, audio: Tensor, video: Tensor) -> int:
@@ -100,21 +82,11 @@ def measure(name: str, repeats: int) -> dict[str, dict[str, float]]:
         def step(module: FusionLayer = module) -> tuple[Tensor, Tensor]:
             return module(audio, video, bound, bound, Notes(segments=SEGMENTS))
 
-        with saved_bytes(nn.ModuleList([known, module])) as kept:
-            outputs[form] = step()
-        rows[form] = {
-            "gmacs": round(multiply_adds(module, block, audio, video) / 1e9, 3),
-            "saved_mib": round(kept[0] / 2**20, 1),
-            "cpu_seconds": round(least_seconds(step, repeats), 3),
-        }
+        row, outputs[form] = measure_form(step, nn.ModuleList([known, module]), repeats)
+        rows[form] = {"gmacs": round(multiply_adds(module, block, audio, video) / 1e9, 3), **row}
         print(name, form, rows[form], flush=True)
-    for ours, theirs in zip(outputs["avtune"], outputs["carried"], strict=True):
-        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
-    return rows
-
-
-def ratios(one: dict[str, float], other: dict[str, float]) -> dict[str, float]:
-    return {name: round(one[name] / other[name], 2) for name in one}
+    check_equal(outputs, "carried")
+    return with_ratios(rows, ("frozen", "carried"))
 
 
 def table(blocks: dict[str, dict[str, dict[str, float]]]) -> str:
@@ -137,29 +109,10 @@ def table(blocks: dict[str, dict[str, dict[str, float]]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--repeats", type=int, default=3, help="timed passes of each form")
-    repeats = parser.parse_args().repeats
+    repeats = asked_repeats(__doc__)
     torch.set_num_threads(1)
-    blocks = {}
-    for name in CASES:
-        rows = measure(name, repeats)
-        blocks[name] = {
-            **rows,
-            "avtune_over_frozen": ratios(rows["avtune"], rows["frozen"]),
-            "avtune_over_carried": ratios(rows["avtune"], rows["carried"]),
-        }
-    result = {
-        "command": "python benchmarks/copl_block.py",
-        "what": "forward and backward of both streams, one clip of ten segments, float32, one thread, CPU time",
-        "repeats": repeats,
-        "blocks": blocks,
-        "torch": torch.__version__,
-        "machine": platform.machine(),
-    }
-    RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    blocks = {name: measure(name, repeats) for name in CASES}
+    write(RESULT, "copl_block.py", repeats, {"blocks": blocks})
     text = PAGE.read_text(encoding="utf-8")
     PAGE.write_text(MARKED.sub(lambda m: m[1] + table(blocks) + m[2], text), encoding="utf-8")
 

@@ -11,31 +11,24 @@ passes. Bytes do not vary.
 
 from __future__ import annotations
 
-import argparse
-import json
-import platform
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from avtune.config import EncoderConfig
-from avtune.counting import saved_bytes
 from avtune.encoder import BoundBlock, create_encoder
 from avtune.fusion import Notes
 from avtune.fusion.frozen import FrozenLayer
 from avtune.fusion.ma_avt import MaAvt
 
 sys.path.insert(0, str(Path(__file__).parent / "experiments"))
+from block_costs import SEGMENTS, Step, asked_repeats, check_equal, measure_form, with_ratios, write
 from methods_reference.ma_avt import straightforward
 
 RESULT = Path(__file__).parent / "results" / "ma_avt_block.json"
-SEGMENTS, LENGTH = 10, 197
-
-Step = Callable[[], tuple[Tensor, Tensor, Tensor]]
+LENGTH = 197
 
 
 def steps() -> tuple[dict[str, Step], torch.nn.Module]:
@@ -68,52 +61,21 @@ def steps() -> tuple[dict[str, Step], torch.nn.Module]:
     return {"frozen": frozen, "avtune": avtune, "straightforward": naive}, encoder
 
 
-def least_seconds(step: Step, repeats: int) -> float:
-    times = []
-    for _ in range(repeats + 1):
-        begin = time.process_time()
-        audio, video, contrast = step()
-        (audio.square().mean() + video.square().mean() + contrast).backward()
-        times.append(time.process_time() - begin)
-    return min(times[1:])
+def training_loss(outputs: tuple[Tensor, ...]) -> Tensor:
+    audio, video, contrast = outputs
+    return audio.square().mean() + video.square().mean() + contrast
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--repeats", type=int, default=3, help="timed passes of each form")
-    repeats = parser.parse_args().repeats
+    repeats = asked_repeats(__doc__)
     torch.set_num_threads(1)
-    rows: dict[str, dict[str, float]] = {}
-    outputs = {}
+    rows, outputs = {}, {}
     forms, known = steps()
     for form, step in forms.items():
-        with saved_bytes(known) as kept:
-            outputs[form] = step()
-        rows[form] = {
-            "saved_mib": round(kept[0] / 2**20, 1),
-            "cpu_seconds": round(least_seconds(step, repeats), 3),
-        }
+        rows[form], outputs[form] = measure_form(step, known, repeats, training_loss)
         print(form, rows[form], flush=True)
-    for ours, theirs in zip(outputs["avtune"], outputs["straightforward"], strict=True):
-        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
-    ratios = {
-        f"avtune_over_{other}": {
-            name: round(value / rows[other][name], 2) for name, value in rows["avtune"].items()
-        }
-        for other in ("frozen", "straightforward")
-    }
-    result = {
-        "command": "python benchmarks/ma_avt_block.py",
-        "what": "forward and backward of both streams, one clip of ten segments, float32, one thread, CPU time",
-        "repeats": repeats,
-        **rows,
-        **ratios,
-        "torch": torch.__version__,
-        "machine": platform.machine(),
-    }
-    RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    check_equal(outputs, "straightforward")
+    write(RESULT, "ma_avt_block.py", repeats, with_ratios(rows, ("frozen", "straightforward")))
 
 
 if __name__ == "__main__":

@@ -11,29 +11,23 @@ machine disturbs it less; the least of several passes. Bytes do not vary.
 
 from __future__ import annotations
 
-import argparse
-import json
-import platform
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from avtune.backbones import create_tower
-from avtune.counting import saved_bytes
 from avtune.encoder import BoundBlock
 from avtune.fusion import BlockSizes, FusionLayer, Notes, build_fusion
 from avtune.fusion.frozen import FrozenLayer
 from avtune.fusion.stg_cma import StgCmaLayer
 
 sys.path.insert(0, str(Path(__file__).parent / "experiments"))
+from block_costs import SEGMENTS, asked_repeats, check_equal, measure_form, with_ratios, write
 from methods_reference.stg_cma import straightforward
 
 RESULT = Path(__file__).parent / "results" / "stg_cma_block.json"
-SEGMENTS = 10
 AUTHORS_SWIN_MIB = 1387
 CASES = {
     "ViT-B block": ("vit_base_patch16_clip_quickgelu_224", 49, 197, {"ratios": [1 / 8]}),
@@ -42,24 +36,12 @@ CASES = {
     ),
 }  # fmt: skip
 
-Step = Callable[[], tuple[Tensor, Tensor]]
-
 
 def trained(layer: nn.Module) -> None:
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for weight in layer.parameters():
             weight.copy_(0.1 * torch.randn(weight.shape, generator=generator))
-
-
-def least_seconds(step: Step, repeats: int) -> float:
-    times = []
-    for _ in range(repeats + 1):
-        begin = time.process_time()
-        audio, video = step()
-        (audio.square().sum() + video.square().sum()).backward()
-        times.append(time.process_time() - begin)
-    return min(times[1:])
 
 
 def measure(name: str, repeats: int) -> dict[str, dict[str, float]]:
@@ -85,47 +67,20 @@ def measure(name: str, repeats: int) -> dict[str, dict[str, float]]:
         def step(module: FusionLayer = module) -> tuple[Tensor, Tensor]:
             return module(audio, video, bound, bound, Notes(segments=SEGMENTS))
 
-        with saved_bytes(known) as kept:
-            outputs[form] = step()
-        rows[form] = {
-            "saved_mib": round(kept[0] / 2**20, 1),
-            "cpu_seconds": round(least_seconds(step, repeats), 3),
-        }
+        rows[form], outputs[form] = measure_form(step, known, repeats)
         print(name, form, rows[form], flush=True)
-    for ours, theirs in zip(outputs["avtune"], outputs["straightforward"], strict=True):
-        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
-    return rows
+    check_equal(outputs, "straightforward")
+    return with_ratios(rows, ("frozen", "straightforward"))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--repeats", type=int, default=3, help="timed passes of each form")
-    repeats = parser.parse_args().repeats
+    repeats = asked_repeats(__doc__)
     torch.set_num_threads(1)
-    blocks = {}
-    for name in CASES:
-        rows = measure(name, repeats)
-        blocks[name] = {
-            **rows,
-            "avtune_over_frozen": ratios(rows["avtune"], rows["frozen"]),
-            "avtune_over_straightforward": ratios(rows["avtune"], rows["straightforward"]),
-        }
-    result = {
-        "command": "python benchmarks/stg_cma_block.py",
-        "what": "forward and backward of both streams, one clip of ten segments, float32, one thread, CPU time",
-        "repeats": repeats,
+    content = {
         "authors_form_saved_mib": {"Swin-B stage 1 block": AUTHORS_SWIN_MIB},
-        "blocks": blocks,
-        "torch": torch.__version__,
-        "machine": platform.machine(),
+        "blocks": {name: measure(name, repeats) for name in CASES},
     }
-    RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-
-
-def ratios(one: dict[str, float], other: dict[str, float]) -> dict[str, float]:
-    return {name: round(one[name] / other[name], 2) for name in one}
+    write(RESULT, "stg_cma_block.py", repeats, content)
 
 
 if __name__ == "__main__":

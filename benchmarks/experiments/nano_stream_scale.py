@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python benchmarks/experiments/nano_stream_scale.py
 
-The network computes the same at any scale (`tools/nano/pretrain.py`, `scale_stream`); what LAVISH adds counts for more
+The network computes the same at any scale (`avtune.backbones.nano.scale_stream`); what LAVISH adds counts for more
 or less. Trains `bandstand/lavish_nano` on generated clips for each scale and scores validation and test clips.
 """
 
@@ -25,19 +25,16 @@ from avtune.recipes import parse_config, recipe_path
 from avtune.runs import Clips, RunObserver, fit_model, prepare_clips, read_collection
 from avtune.train import evaluate
 
-WRITERS = ("patch_embed.proj.", "pos_embed", ".attn.proj.", ".mlp.fc2.")
 PACKAGED = Path(nano.__file__).parent / nano.NANO_WEIGHTS
 SEED_OF_CLIPS = 11
 
 
 def rescaled(factor: float, folder: Path) -> Path:
     """The packaged weights with a residual stream `factor` times as large at every depth."""
-    weights = load_file(PACKAGED)
-    for name, value in weights.items():
-        if any(writer in name for writer in WRITERS):
-            weights[name] = (value.float() * factor).half()
+    weights = {name: value.float() for name, value in load_file(PACKAGED).items()}
+    nano.scale_stream(weights, factor)
     path = folder / f"{factor:g}.safetensors"
-    save_file(weights, path)
+    save_file({name: value.half() for name, value in weights.items()}, path)
     return path
 
 

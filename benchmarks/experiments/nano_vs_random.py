@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from avtune.backbones.nano import scale_stream
 from avtune.config import DataConfig, EncoderConfig, HeadConfig, OptimizerConfig, RunConfig, TrainConfig
 from avtune.datasets.bandstand import render_bandstand
 from avtune.model import AudioVisualModel
@@ -31,7 +31,6 @@ from avtune.runs import Clips, RunObserver, prepare_clips, read_collection
 from avtune.train import Trainer, evaluate
 
 ARMS = ("pretrained", "random", "random_scaled")
-WRITERS = ("patch_embed.proj.", "pos_embed", ".attn.proj.", ".mlp.fc2.")
 # From the 0.29 of timm's initialisation to the packaged weights' 10, behind the last block.
 RANDOM_SCALE = 34.5
 SEED_OF_CLIPS = 11
@@ -57,20 +56,12 @@ def prepare(options: argparse.Namespace) -> Clips:
     return prepare_clips(config, AudioVisualModel(config, collection.labels), collection, observer)
 
 
-@torch.no_grad()
-def scale_stream(tower: nn.Module, factor: float) -> None:
-    """Multiply the residual stream at every depth without changing what the tower computes."""
-    for name, weight in tower.named_parameters():
-        if any(writer in name for writer in WRITERS):
-            weight *= factor
-
-
 def run(config: RunConfig, clips: Clips, splits: tuple[str, ...], scaled: bool) -> dict[str, float]:
     """Share of correct seconds, %, on each of `splits`, and the processor seconds that training took."""
     torch.manual_seed(config.train.seed)
     model = AudioVisualModel(config, clips.collection.labels)
     if scaled:
-        scale_stream(model.network.encoder.video_tower, RANDOM_SCALE)
+        scale_stream(dict(model.network.encoder.video_tower.named_parameters()), RANDOM_SCALE)
     train = clips.splits["train"]
     before = time.process_time()
     # The fused attention's backward in bfloat16 on CPUs is several times slower than the written-out one.

@@ -138,6 +138,11 @@ class EncoderConfig:
     tuning_options: dict[str, Any] = field(default_factory=dict)
     plan: list[tuple[int | None, int | None]] | None = None
 
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """What is trained: the method, and the tuning where there is one."""
+        return (self.fusion,) if self.tuning is None else (self.fusion, self.tuning)
+
 
 @dataclass
 class HeadConfig:

@@ -275,7 +275,7 @@ def create_encoder(
             continue
         a, v = audio_tower.blocks[i], video_tower.blocks[j]
         lengths = (audio_lengths[i] + tuning.tokens, video_lengths[j] + tuning.tokens)
-        pairs.append(BlockSizes(a.dim, v.dim, a.heads, v.heads, *lengths, a.shifted, v.shifted, segments))
+        pairs.append(BlockSizes(a.dim, v.dim, a.heads, v.heads, *lengths, segments))
     with torch.device(device or "cpu"):
         fusion = build_fusion(config.fusion, pairs, config.preset, config.options)
     return DualEncoder(

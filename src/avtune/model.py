@@ -162,7 +162,7 @@ class AudioVisualModel(nn.Module):
         lines = {
             "task": f"{self.config.head.task}, {len(self.labels)} labels and background",
             "towers": towers,
-            "method": " and ".join(filter(None, (self.config.encoder.fusion, self.config.encoder.tuning))),
+            "method": " and ".join(self.config.encoder.methods),
             "trainable": millions(parameters.trainable),
             **{f"  {part}": millions(count) for part, count in parameters.parts.items() if count},
             "frozen": millions(parameters.frozen),

@@ -50,20 +50,22 @@ class ProfileRow:
     @property
     def verdict(self) -> str:
         """``equal`` in the printed digits, or why not; empty where nothing was printed."""
-        if self.published is None or self.published.trainable is None:
+        if self.published is None or not self.published.counted:
             return ""
         return self.published.differs or "equal"
 
     @property
     def stands(self) -> bool:
         """Whether the counts agree with the printed ones, or the table says why not."""
-        row = self.published
-        if row is None or row.trainable is None or row.differs:
-            return True
-        pairs = [(self.parameters.trainable, row.trainable)]
-        if row.total is not None:
-            pairs.append((self.parameters.total_published, row.total))
-        return all(agrees(count, printed) for count, printed in pairs)
+        return self.published is None or bool(self.published.differs) or self.equals(self.published)
+
+    def equals(self, printed: Published) -> bool:
+        """Whether every number of weights that is printed is that of this row."""
+        pairs = (
+            (self.parameters.trainable, printed.trainable),
+            (self.parameters.total_published, printed.total),
+        )
+        return all(agrees(count, text) for count, text in pairs if text is not None)
 
     def as_json(self) -> dict[str, object]:
         """The row, JSON-able; weights are counts, published ones as printed, in millions."""

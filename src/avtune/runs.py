@@ -363,7 +363,7 @@ def run_report(
     if clips.collection.missing:
         notes.append(f"{len(clips.collection.missing)} annotated clips were not on disk.")
     notes += [f"Could not be read: {name}: {problem}" for name, problem in sheet.damaged.items()]
-    method = " and ".join(filter(None, (config.encoder.fusion, config.encoder.tuning)))
+    method = " and ".join(config.encoder.methods)
     return RunReport(
         title=f"{method} on {clips.collection.name}",
         summary={

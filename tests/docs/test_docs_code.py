@@ -90,9 +90,10 @@ def _check(options):
     parse_config(options.settings)
     recipe = getattr(options, "recipe", None)
     if recipe is not None and not recipe.isupper():
-        matching = fnmatch.filter(recipe_names(), recipe) if getattr(options, "all", False) else [recipe]
-        assert matching, recipe
-        assert recipe in recipe_names() or recipe.endswith(".yaml") or matching != [recipe], recipe
+        if getattr(options, "all", False):
+            assert fnmatch.filter(recipe_names(), recipe), recipe
+        else:
+            assert recipe in recipe_names() or recipe.endswith(".yaml"), recipe
 
 
 def _names():

@@ -1,4 +1,4 @@
-"""MA-AVT as a method: what it leaves alone, gradient reach, its switches, its contrast and its head."""
+"""MA-AVT as a method: what it leaves alone, gradient reach, its switches and its counts."""
 
 from __future__ import annotations
 
@@ -8,62 +8,16 @@ from typing import Any, get_args
 
 import pytest
 import torch
-import torch.nn.functional as F
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from ma_avt_cases import NANO, VIT, clips, encoder_of, head_of, whole_loss
 from torch import Tensor
 
 from avtune.config import EncoderConfig, HeadConfig, InputConfig, RunConfig
 from avtune.counting import count_parameters, example_batch
-from avtune.encoder import DualEncoder, Encoded, create_encoder
-from avtune.errors import AvtuneError
-from avtune.fusion import Notes, OptionError
-from avtune.fusion.contrastive import BlockwiseContrast, Feature, contrastive_loss
+from avtune.encoder import DualEncoder, create_encoder
+from avtune.fusion import OptionError
+from avtune.fusion.contrastive import Feature
 from avtune.fusion.ma_avt import PRESETS, MaAvtConfig
-from avtune.heads.ma_avt import PRESETS as HEAD_PRESETS
-from avtune.heads.ma_avt import MaAvtHead, MaAvtHeadSettings, ma_avt_loss
 from avtune.model import AudioVisualModel, load
-
-NANO, VIT = "nano", "vit_tiny_patch16_224"
-CLASSES = 4
-
-
-def encoder_of(
-    depth: int = 2, tower: str = NANO, audio_tower: str | None = None, **options: Any
-) -> DualEncoder:
-    preset = options.pop("preset", None)
-    if tower == VIT:
-        options = {"attention_heads": 3, **options}
-    torch.manual_seed(0)
-    return create_encoder(
-        EncoderConfig(
-            tower=tower, audio_tower=audio_tower, pretrained=False, fusion="ma_avt", preset=preset, options=options
-        ),
-        depth=depth,
-    )  # fmt: skip
-
-
-def clips(encoder: DualEncoder, batch: int = 2, segments: int = 3) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(1)
-    sound = torch.randn(batch, segments, *(encoder.audio_tower.image_size,) * 2, generator=generator)
-    size = encoder.video_tower.image_size
-    return sound, torch.randn(batch, segments, 3, size, size, generator=generator)
-
-
-def head_of(encoder: DualEncoder, **settings: Any) -> MaAvtHead:
-    torch.manual_seed(2)
-    dims = encoder.audio_tower.dim, encoder.video_tower.dim
-    return MaAvtHead(*dims, CLASSES, 16, MaAvtHeadSettings(**settings))
-
-
-def whole_loss(encoder: DualEncoder, head: MaAvtHead, encoded: Encoded, background: int = 1) -> Tensor:
-    logits = head(encoded)
-    target = torch.arange(logits[..., 0].numel()).view(logits.shape[:2]) % (CLASSES - 1)
-    target[:, :background] = CLASSES - 1
-    valid = torch.ones_like(target, dtype=torch.bool)
-    loss = ma_avt_loss(logits, encoded.notes, target, valid, HeadConfig(name="ma_avt"))
-    foreground = (target != CLASSES - 1).flatten()
-    return loss + sum(encoder.fusion.losses(encoded.notes, foreground).values())
 
 
 def test_without_tokens_both_streams_are_exactly_the_frozen_towers() -> None:
@@ -227,194 +181,6 @@ def test_tokens_and_self_attention_are_the_published_count(
     count = sum(weight.numel() for weight in fusion.prompts.parameters()) / 1e6
     assert count == pytest.approx(exact, abs=6e-4)
     assert round(count, 1) == published
-
-
-def naive_contrast(video: Tensor, audio: Tensor, takes_part: Tensor, temperature: float) -> Tensor:
-    """Equations 4 to 6 as two cross-entropies over the chosen rows."""
-    v, a = F.normalize(video[takes_part], dim=-1), F.normalize(audio[takes_part], dim=-1)
-    logits = v @ a.T / temperature
-    partner = torch.arange(len(v))
-    return (F.cross_entropy(logits, partner) + F.cross_entropy(logits.T, partner)) / 2
-
-
-def contrast_of(feature: Feature = "shared_tokens", **how: Any) -> BlockwiseContrast:
-    chosen = {
-        "projection": "none",
-        "projection_dim": 8,
-        "temperature": 0.07,
-        "reduce": "sum",
-        "weight": 1.0,
-        **how,
-    }
-    return BlockwiseContrast([(6, 6)] * 3, feature, **chosen)
-
-
-@settings(max_examples=25)
-@given(rows=st.integers(2, 9), chosen=st.integers(1, 9), seed=st.integers(0, 99))
-def test_contrast_equals_the_chosen_rows_alone_and_their_order_never_matters(
-    rows: int, chosen: int, seed: int
-) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    audio, video = (torch.randn(3, rows, 6, generator=generator).requires_grad_() for _ in range(2))
-    takes_part = torch.zeros(rows, dtype=torch.bool)
-    takes_part[torch.randperm(rows, generator=generator)[: min(chosen, rows)]] = True
-    ours = contrast_of()(list(audio), list(video), takes_part)
-    naive = torch.stack(
-        [naive_contrast(v, a, takes_part, 0.07) for v, a in zip(video, audio, strict=True)]
-    ).sum()
-    torch.testing.assert_close(ours, naive, atol=1e-5, rtol=1e-5)
-    for mine, theirs in zip(
-        torch.autograd.grad(ours, [audio, video]), torch.autograd.grad(naive, [audio, video]), strict=True
-    ):
-        torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=1e-4)
-    order = torch.randperm(rows, generator=generator)
-    permuted = contrast_of()([a[order] for a in audio], [v[order] for v in video], takes_part[order])
-    torch.testing.assert_close(permuted, ours, atol=1e-5, rtol=1e-5)
-
-
-def test_block_losses_add_up_or_average() -> None:
-    audio, video = list(torch.randn(3, 5, 6)), list(torch.randn(3, 5, 6))
-    all_rows = torch.ones(5, dtype=torch.bool)
-    summed = contrast_of()(audio, video, all_rows)
-    torch.testing.assert_close(contrast_of(reduce="mean", weight=2.0)(audio, video, all_rows), 2 * summed / 3)
-
-
-def test_matching_functions_of_table_3() -> None:
-    audio, patches = torch.randn(4, 6), torch.randn(4, 7, 6)
-    every = torch.empty(4, 4)
-    for name, reduce in (("max_similarity", torch.amax), ("mean_similarity", torch.mean)):
-        for i in range(4):
-            for j in range(4):
-                every[i, j] = reduce(F.cosine_similarity(patches[i], audio[j][None], dim=-1), 0)
-        expected = contrastive_loss(every, torch.ones(4, dtype=torch.bool), 0.07)
-        made = contrast_of(name)([audio], [patches], torch.ones(4, dtype=torch.bool))  # type: ignore[arg-type]
-        torch.testing.assert_close(made, expected)
-
-
-@pytest.mark.parametrize("foreground", [0, 1])
-@pytest.mark.parametrize("contrast", ["shared_tokens", "max_similarity"])
-def test_batches_of_background_have_a_finite_loss(foreground: int, contrast: str) -> None:
-    encoder = encoder_of(contrast=contrast, projection="per_block").train()
-    head = head_of(encoder)
-    encoded = encoder(*clips(encoder, 1, 2))
-    loss = whole_loss(encoder, head, encoded, background=2 - foreground)
-    loss.backward()
-    assert loss.isfinite()
-    flags = torch.arange(2) >= 2 - foreground
-    assert encoder.fusion.losses(encoded.notes, flags)["contrast"] == 0
-    for name, weight in encoder.fusion.named_parameters():
-        assert weight.grad is None or weight.grad.isfinite().all(), name
-    reached = {n for n, w in head.named_parameters() if w.grad is not None and w.grad.abs().sum() > 0}
-    assert any(name.startswith("background") for name in reached)
-    assert any(name.startswith("foreground") for name in reached) == bool(foreground)
-
-
-def test_half_precision_keeps_the_contrast_exact() -> None:
-    encoder = encoder_of().train()
-    notes = encoder(*clips(encoder)).notes
-    flags = torch.ones(6, dtype=torch.bool)
-    exact = encoder.fusion.losses(notes, flags)["contrast"]
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(encoder.fusion.losses(notes, flags)["contrast"], exact)
-
-
-def head_answers(background: float, classes: list[float], **settings: Any) -> tuple[MaAvtHead, Encoded]:
-    """A head that gives the stated logits, whatever it reads."""
-    head = MaAvtHead(2, 2, len(classes) + 1, 4, MaAvtHeadSettings(**settings))
-    with torch.no_grad():
-        for weight in head.parameters():
-            weight.zero_()
-        head.foreground.classes.bias.copy_(torch.tensor(classes))
-        head.background.classes.bias.fill_(background)
-    notes = Notes(segments=1)
-    for name in ("audio_foreground", "video_foreground", "audio_background", "video_background"):
-        notes.record(name, torch.zeros(1, 2))
-    return head, Encoded(*(torch.zeros(1, 1, 2),) * 4, notes=notes)
-
-
-@given(background=st.floats(-6, 6), classes=st.lists(st.floats(-6, 6), min_size=1, max_size=5))
-def test_the_gate_decides_before_the_classes_do(background: float, classes: list[float]) -> None:
-    head, encoded = head_answers(background, classes)
-    logits = head.eval()(encoded)[0, 0]
-    background = float(torch.tensor(background))
-    if background > 0:
-        assert logits.argmax() == len(classes)
-    else:
-        assert logits.argmax() < len(classes)
-        assert classes[int(logits.argmax())] == pytest.approx(max(classes), abs=1e-5)
-    joint = head_answers(background, classes, decision="joint")[0].eval()(encoded)[0, 0].exp()
-    closed = torch.tensor(background).sigmoid()
-    torch.testing.assert_close(joint[-1], closed)
-    torch.testing.assert_close(joint[:-1], (1 - closed) * torch.tensor(classes).softmax(-1))
-
-
-@pytest.mark.parametrize("preset", list(HEAD_PRESETS))
-def test_the_loss_of_equation_9(preset: str) -> None:
-    torch.manual_seed(0)
-    chosen = HEAD_PRESETS[preset]
-    events, background = torch.randn(3, 4, 5, requires_grad=True), torch.randn(3, 4, requires_grad=True)
-    target = torch.randint(0, 6, (3, 4))
-    target[0, 0] = 5
-    valid = torch.rand(3, 4) > 0.2
-    notes = Notes(segments=4)
-    notes.record("foreground_logits", events)
-    notes.record("background_logits", background)
-    ours = ma_avt_loss(torch.zeros(3, 4, 6), notes, target, valid, HeadConfig(name="ma_avt", preset=preset))
-    class_losses, gate_losses = [], []
-    for clip, segment in valid.nonzero().tolist():
-        y_b = bool(target[clip, segment] == 5)
-        if not y_b:
-            class_losses.append(F.cross_entropy(events[clip, segment], target[clip, segment]))
-        if y_b or chosen.background_loss == "all":
-            gate_losses.append(
-                F.binary_cross_entropy_with_logits(background[clip, segment], torch.tensor(float(y_b)))
-            )
-    count = int(valid.sum())
-    if chosen.mean_over == "own":
-        expected = count * (torch.stack(class_losses).mean() + torch.stack(gate_losses).mean())
-    else:
-        expected = torch.stack([*class_losses, *gate_losses]).sum()
-    torch.testing.assert_close(ours, expected)
-
-
-def test_the_paper_preset_is_the_likelihood_of_the_joint_answer() -> None:
-    encoder = encoder_of().train()
-    head = head_of(encoder)
-    encoded = encoder(*clips(encoder))
-    logits = head(encoded)
-    target = torch.tensor([[0, 3, 2], [3, 1, 0]])
-    valid = torch.ones_like(target, dtype=torch.bool)
-    loss = ma_avt_loss(logits, encoded.notes, target, valid, HeadConfig(name="ma_avt"))
-    torch.testing.assert_close(F.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="sum"), loss)
-    torch.testing.assert_close(logits.exp().sum(-1), torch.ones(2, 3))
-
-
-@pytest.mark.parametrize("two_layers", [False, True])
-def test_one_stream_answers_alone_with_its_half(two_layers: bool) -> None:
-    encoder = encoder_of(tower=VIT).eval()
-    head = head_of(encoder, two_layers=two_layers).eval()
-    sound, frames = clips(encoder)
-    encoded = encoder(sound, frames)
-    head(encoded)
-    both = encoded.notes.records["foreground_logits"][0]
-    audio, video = head.alone(encoded, "audio"), head.alone(encoded, "video")
-    torch.testing.assert_close(audio + video, both)
-    if not two_layers:
-        weight, bias, dim = (
-            head.foreground.classes.weight,
-            head.foreground.classes.bias,
-            encoder.video_tower.dim,
-        )
-        token = encoded.notes.records["video_foreground"][0].view(*both.shape[:2], dim)
-        torch.testing.assert_close(video, token @ weight[:, :dim].T + bias / 2)
-    # The other stream may hold anything.
-    torch.testing.assert_close(head.alone(encoder(sound, torch.randn_like(frames)), "audio"), audio)
-
-
-def test_the_head_says_what_it_needs() -> None:
-    encoder = encoder_of(background="none")
-    with pytest.raises(AvtuneError, match="reads the background tokens of the method ma_avt"):
-        head_of(encoder)(encoder(*clips(encoder, 1, 1)))
 
 
 def test_what_does_not_fit_is_refused_in_one_line() -> None:

@@ -31,7 +31,7 @@ CASES: dict[str, dict[str, Any]] = {
     "paper_adamw": {"two": {"batch_size": 2}, "one": {"batch_size": 4}, "clips": MadeUpClips(13)},
     "without_batch_norm": {
         "two": {"batch_size": 2}, "one": {"batch_size": 4}, "clips": MadeUpClips(13),
-        "options": WITHOUT_BATCH_NORM,
+        "options": WITHOUT_BATCH_NORM, "descent": True,
     },
     "accumulated": {
         "two": {"batch_size": 1, "accumulate": 2}, "one": {"batch_size": 4}, "clips": MadeUpClips(11),

@@ -23,7 +23,7 @@ from shapes import ObjectPictures
 from stacks import StackPictures
 from torch import Tensor, nn
 
-from avtune.backbones.nano import create_nano
+from avtune.backbones.nano import create_nano, scale_stream
 
 BANK_STEPS = 2000
 
@@ -115,18 +115,6 @@ def train(options: argparse.Namespace) -> None:
         if (step + 1) % options.save_every == 0 or last:
             state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step + 1}
             save(checkpoint, {**state, "images": drawn, "seconds": time.process_time() - cpu})
-
-
-def scale_stream(encoder: dict[str, Tensor], factor: float) -> None:
-    """Multiply the residual stream at every depth by `factor`, in place, without changing what the network computes.
-
-    Every reader of the stream is a layer norm, so scaling all its writers (patch and position embedding, output
-    projections) leaves the features as they were. What others add to the stream then acts as strongly as wished.
-    """
-    writers = ("patch_embed.proj.", "pos_embed", ".attn.proj.", ".mlp.fc2.")
-    for name, value in encoder.items():
-        if any(writer in name for writer in writers):
-            value *= factor
 
 
 def stream_std(model: nn.Module) -> float:

@@ -6,12 +6,14 @@ download. How it was trained, on what, and how it compares with random weights: 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import resources
 from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
+from torch import Tensor
 
 from avtune.backbones.timm_loading import timm
 from avtune.errors import AvtuneError
@@ -23,6 +25,7 @@ NANO_MEAN = (0.5, 0.5, 0.5)
 NANO_STD = (0.5, 0.5, 0.5)
 NANO_IMAGE_SIZE = 64
 NANO_WEIGHTS = "weights/nano.safetensors"
+STREAM_WRITERS = ("patch_embed.proj.", "pos_embed", ".attn.proj.", ".mlp.fc2.")
 
 
 def create_nano(pretrained: bool = True, seed: int | None = None) -> VisionTransformer:
@@ -62,6 +65,22 @@ def create_nano(pretrained: bool = True, seed: int | None = None) -> VisionTrans
     if pretrained:
         _load_packaged_weights(model)
     return model
+
+
+@torch.no_grad()
+def scale_stream(weights: Mapping[str, Tensor], factor: float) -> None:
+    """Multiply nano's residual stream at every depth, in place, without changing what the network computes.
+
+    Every reader of the stream is a layer norm, so scaling all its writers (patch and position embedding, output
+    projections) leaves the features as they were. What others add to the stream then acts as strongly as wished.
+
+    Args:
+        weights: Weights by name, of the model or of its tower.
+        factor: What the stream is multiplied by.
+    """
+    for name, value in weights.items():
+        if any(writer in name for writer in STREAM_WRITERS):
+            value *= factor
 
 
 def _load_packaged_weights(model: VisionTransformer) -> None:

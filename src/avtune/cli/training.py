@@ -34,8 +34,7 @@ def train(options: argparse.Namespace) -> int:
     if options.print_config:
         print(to_yaml(config), end="")
         return 0
-    methods = filter(None, (config.data.name, config.encoder.fusion, config.encoder.tuning))
-    name = base.stem if base is not None else "_".join(methods)
+    name = base.stem if base is not None else "_".join((config.data.name, *config.encoder.methods))
     folder = Path(options.out or f"runs/{name}")
     with ConsoleObserver() as observer:
         sheet = train_run(config, folder, observer)

@@ -18,12 +18,10 @@ class Block(Protocol):
     Attributes:
         dim: Channels of its tokens.
         heads: Attention heads.
-        shifted: Whether it attends within cyclically shifted windows.
     """
 
     dim: int
     heads: int
-    shifted: bool
 
     def attend(self, x: Tensor, extra: Tensor | None = None) -> Tensor:
         """The attention branch of tokens (batch, length, dim); ``extra`` tokens are keys and values only."""
@@ -152,8 +150,6 @@ class BlockSizes:
         video_heads: Attention heads of the video block.
         audio_length: Sound tokens of one segment at this block, prefix tokens included.
         video_length: Frame tokens of one segment at this block.
-        audio_shifted: Whether the audio block attends within cyclically shifted windows.
-        video_shifted: Whether the video block does.
         segments: Time steps per clip, T.
     """
 
@@ -163,8 +159,6 @@ class BlockSizes:
     video_heads: int = 1
     audio_length: int = 0
     video_length: int = 0
-    audio_shifted: bool = False
-    video_shifted: bool = False
     segments: int = 1
 
 

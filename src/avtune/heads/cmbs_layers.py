@@ -87,7 +87,7 @@ class FeedForward(nn.Module):
 
 
 class TemporalLayer(nn.Module):
-    """Self-attention along time with its feed-forward layer, norms behind.
+    """Attention along time with its feed-forward layer, norms behind.
 
     Args:
         dim: Channels.
@@ -99,9 +99,9 @@ class TemporalLayer(nn.Module):
         self.attention = nn.MultiheadAttention(dim, HEADS, dropout=0.1, batch_first=True)
         self.feed = FeedForward(dim, feed)
 
-    def forward(self, x: Tensor, valid: Tensor) -> Tensor:
-        """Segments (batch, T, dim) in the context of those that exist."""
-        attended, _ = self.attention(x, x, x, key_padding_mask=~valid, need_weights=False)
+    def forward(self, x: Tensor, keys: Tensor, valid: Tensor) -> Tensor:
+        """Segments (batch, T, dim) in the context of ``keys`` (batch, keys, dim), those that exist by ``valid``."""
+        attended, _ = self.attention(x, keys, keys, key_padding_mask=~valid, need_weights=False)
         fed: Tensor = self.feed(x, attended)
         return fed
 
@@ -124,30 +124,16 @@ class TemporalEncoder(nn.Module):
         """Segments (batch, T, input dim) to memory (batch, T, dim)."""
         x = self.enter(x)
         for layer in self.layers:
-            x = layer(x, valid)
+            x = layer(x, x, valid)
         return x
 
 
-class CrossModalLayer(nn.Module):
-    """Queries of one stream to the memory of the other and to themselves.
+class CrossModalLayer(TemporalLayer):
+    """Queries of one stream to the memory of the other and to themselves."""
 
-    Args:
-        dim: Channels.
-        feed: Width of the feed-forward layer.
-    """
-
-    def __init__(self, dim: int, feed: int) -> None:
-        super().__init__()
-        self.attention = nn.MultiheadAttention(dim, HEADS, dropout=0.1, batch_first=True)
-        self.feed = FeedForward(dim, feed)
-
-    def forward(self, queries: Tensor, memory: Tensor, valid: Tensor) -> Tensor:
-        """One stream's segments (batch, T, dim) with what they find in both."""
-        keys = torch.cat([memory, queries], dim=1)
-        absent = ~torch.cat([valid, valid], dim=1)
-        attended, _ = self.attention(queries, keys, keys, key_padding_mask=absent, need_weights=False)
-        fed: Tensor = self.feed(queries, attended)
-        return fed
+    def forward(self, x: Tensor, keys: Tensor, valid: Tensor) -> Tensor:
+        """One stream's segments (batch, T, dim) with what they find in both; ``keys`` is the other's memory."""
+        return super().forward(x, torch.cat([keys, x], dim=1), torch.cat([valid, valid], dim=1))
 
 
 class Interaction(nn.Module):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
 from torch import Tensor
@@ -30,7 +29,6 @@ SITES = {
     "vis_adapter_blocks_p1": "video_first",
     "vis_adapter_blocks_p2": "video_second",
 }
-ADAPTER = re.compile(rf"^(?:module\.)?({'|'.join(SITES)})\.(\d+)\.(.+)$")
 
 
 def adapter_from_official(state: Mapping[str, Tensor], wanted: set[str] | None = None) -> dict[str, Tensor]:
@@ -74,18 +72,9 @@ def fusion_from_official(state: Mapping[str, Tensor], wanted: set[str] | None = 
     Raises:
         ConversionError: There is no adapter in it.
     """
-    adapters: dict[str, dict[str, Tensor]] = {}
-    for name, value in state.items():
-        if match := ADAPTER.match(name):
-            site, pair, weight = match.groups()
-            adapters.setdefault(f"layers.{pair}.{SITES[site]}", {})[weight] = value
+    adapters = lavish.adapters_by_site(state, SITES)
     if not any("conv_adapter.weight" in part for part in adapters.values()):
         raise ConversionError(
             "this state dict holds no DG-SCT adapter (names like vis_adapter_blocks_p1.0.conv_adapter.weight)"
         )
-    converted = {
-        f"{prefix}.{name}": value
-        for prefix, part in adapters.items()
-        for name, value in adapter_from_official(part).items()
-    }
-    return converted if wanted is None else {name: converted[name] for name in converted if name in wanted}
+    return lavish.joined(adapters, adapter_from_official, wanted)

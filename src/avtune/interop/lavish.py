@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
@@ -74,19 +74,42 @@ def fusion_from_official(state: Mapping[str, Tensor], wanted: set[str] | None = 
     Raises:
         ConversionError: There is no adapter in it.
     """
-    pattern = re.compile(rf"^(?:module\.)?({'|'.join(SITES)})\.(\d+)\.(.+)$")
-    adapters: dict[str, dict[str, Tensor]] = {}
-    for name, value in state.items():
-        if match := pattern.match(name):
-            site, block, weight = match.groups()
-            adapters.setdefault(f"layers.{block}.{SITES[site]}", {})[weight] = value
+    adapters = adapters_by_site(state, SITES)
     if not adapters:
         raise ConversionError(
             "this state dict holds no LAVISH adapter (names like vis_adapter_blocks_p1.0.gate)"
         )
+    return joined(adapters, adapter_from_official, wanted)
+
+
+def adapters_by_site(state: Mapping[str, Tensor], sites: Mapping[str, str]) -> dict[str, dict[str, Tensor]]:
+    """An authors' model taken apart into its adapters.
+
+    Args:
+        state: The whole model's state dict; what is no adapter is passed over.
+        sites: avtune's name of each of the authors' lists of adapters.
+
+    Returns:
+        Weights by the authors' names, under ``layers.<number>.<site>``.
+    """
+    pattern = re.compile(rf"^(?:module\.)?({'|'.join(sites)})\.(\d+)\.(.+)$")
+    adapters: dict[str, dict[str, Tensor]] = {}
+    for name, value in state.items():
+        if match := pattern.match(name):
+            site, number, weight = match.groups()
+            adapters.setdefault(f"layers.{number}.{sites[site]}", {})[weight] = value
+    return adapters
+
+
+def joined(
+    adapters: Mapping[str, Mapping[str, Tensor]],
+    convert: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]],
+    wanted: set[str] | None,
+) -> dict[str, Tensor]:
+    """What :func:`adapters_by_site` gave as one state dict, each adapter converted; ``wanted`` as above."""
     converted = {
         f"{prefix}.{name}": value
         for prefix, part in adapters.items()
-        for name, value in adapter_from_official(part).items()
+        for name, value in convert(part).items()
     }
     return converted if wanted is None else {name: converted[name] for name in converted if name in wanted}

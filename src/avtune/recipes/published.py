@@ -34,6 +34,11 @@ class Published:
     differs: str = ""
 
     @property
+    def counted(self) -> bool:
+        """Whether a number of weights is printed."""
+        return self.trainable is not None or self.total is not None
+
+    @property
     def source(self) -> str:
         """Paper and table in words."""
         return f"{self.paper}, {self.table}"

@@ -69,7 +69,7 @@ class BoundBlock:
         self.block, self.positions = block, positions
         self.tuning = BlockTuning() if tuning is None else tuning
         self.hear = _as_it_is if hear is None else hear
-        self.dim, self.heads, self.shifted = block.dim, block.heads, block.shifted
+        self.dim, self.heads = block.dim, block.heads
 
     def attend(self, x: Tensor, extra: Tensor | None = None) -> Tensor:
         """The attention branch, without the residual add; ``extra`` tokens are keys and values only."""

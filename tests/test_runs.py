@@ -53,7 +53,7 @@ def test_clips_stay_in_memory_only_if_those_of_all_splits_fit(folder, monkeypatc
     collection = read_collection(config, observer)
     model = AudioVisualModel(config, collection.labels, depth=1)
     size = 6 * clip_bytes(model.preprocessing)
-    monkeypatch.setattr(runs, "MEMORY_LIMIT_BYTES", size + spare)
+    monkeypatch.setattr("avtune.runs.clips.MEMORY_LIMIT_BYTES", size + spare)
     clips = prepare_clips(config, model, collection, observer)
     assert sum(len(dataset) for dataset in clips.splits.values()) == 6
     assert len(clips.splits) > 1

@@ -36,6 +36,8 @@ class Encoded:
         audio_prefix: Class and register tokens that stand before the sound's patches.
         video_prefix: Those before the frames' patches.
         valid: Which segments exist in their files, (batch, T) bool; ``None``: all.
+        has_audio: Which clips have sound, (batch,) bool; ``None``: all.
+        has_video: Which clips have frames, (batch,) bool; ``None``: all.
     """
 
     audio: Tensor
@@ -46,6 +48,8 @@ class Encoded:
     audio_prefix: int = 0
     video_prefix: int = 0
     valid: Tensor | None = None
+    has_audio: Tensor | None = None
+    has_video: Tensor | None = None
 
 
 class DualEncoder(nn.Module):

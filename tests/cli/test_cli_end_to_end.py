@@ -72,6 +72,18 @@ def test_eval_repeats_the_score_of_training(run: Path, tmp_path: Path) -> None:
     assert written["floors"] == metrics["floors"]
 
 
+def test_eval_takes_a_stream_away_from_the_same_model(run: Path, clips: Path, tmp_path: Path) -> None:
+    heard = []
+    for audio in ("audio", "video"):
+        assert main(["eval", str(run), "--without", audio, "--json", str(tmp_path / "alone.json")]) == 0
+        written = json.loads((tmp_path / "alone.json").read_text())
+        assert written["without"] == audio
+        assert list(written["floors"]) == ["majority"]
+        heard.append(written["scores"]["details"]["confusion"])
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["details"]["confusion"] not in heard
+
+
 def test_report_writes_the_page_anew_with_the_recorded_score(run: Path) -> None:
     page = run / "report.html"
     before = page.read_text()

@@ -269,7 +269,8 @@ def check_modulation(given: Arrays, state: Arrays, out: Arrays, foreground: Tens
     """The authors' gradient modulation follows from the head's halves, which it takes the wrong way round."""
     head = Halves(given["a_cls"].shape[-1], given["v_cls"].shape[-1], CLASSES, None)
     head.load_state_dict({name.replace("fg_class", "classes"): value for name, value in state.items()})
-    halves = (head.alone(given["a_cls"], "video"), head.alone(given["v_cls"], "audio"))
+    audio, video, none = given["a_cls"], given["v_cls"], torch.zeros(())
+    halves = (head(video, audio, has_audio=none), head(video, audio, has_video=none))
     rows = torch.arange(len(foreground))[foreground]
     audio, video = (half.softmax(-1)[rows, given["label"][foreground]].sum() for half in halves)
     ratio = float((audio / video).detach())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from ma_avt_cases import VIT, clips, encoder_of, head_of
+from torch import Tensor
 
 from avtune.config import HeadConfig
 from avtune.encoder import Encoded
@@ -91,25 +93,32 @@ def test_the_paper_preset_is_the_likelihood_of_the_joint_answer() -> None:
 
 
 @pytest.mark.parametrize("two_layers", [False, True])
-def test_one_stream_answers_alone_with_its_half(two_layers: bool) -> None:
+def test_clips_that_lack_a_stream_are_answered_by_the_half_of_the_other(two_layers: bool) -> None:
     encoder = encoder_of(tower=VIT).eval()
     head = head_of(encoder, two_layers=two_layers).eval()
     sound, frames = clips(encoder)
-    encoded = encoder(sound, frames)
-    head(encoded)
-    both = encoded.notes.records["foreground_logits"][0]
-    audio, video = head.alone(encoded, "audio"), head.alone(encoded, "video")
-    torch.testing.assert_close(audio + video, both)
+    has, lacks = torch.ones(len(sound), dtype=torch.bool), torch.zeros(len(sound), dtype=torch.bool)
+
+    def parts(audio: Tensor, video: Tensor, heard: Tensor, seen: Tensor) -> list[Tensor]:
+        encoded = replace(encoder(audio, video), has_audio=heard, has_video=seen)
+        head(encoded)
+        return [encoded.notes.records[f"{kind}_logits"][0] for kind in ("foreground", "background")]
+
+    whole = parts(sound, frames, has, has)
+    heard, seen = parts(sound, frames, has, lacks), parts(sound, frames, lacks, has)
+    for both, audio, video in zip(whole, heard, seen, strict=True):
+        torch.testing.assert_close(audio + video, both)
+    # The stream that is not there may hold anything.
+    other = parts(sound, torch.randn_like(frames), has, lacks)
+    torch.testing.assert_close(other, heard)
+    mixed = parts(sound, frames, torch.arange(len(sound)) > 0, has)
+    torch.testing.assert_close(mixed[0][0], seen[0][0])
+    torch.testing.assert_close(mixed[0][1:], whole[0][1:])
     if not two_layers:
-        weight, bias, dim = (
-            head.foreground.classes.weight,
-            head.foreground.classes.bias,
-            encoder.video_tower.dim,
-        )
-        token = encoded.notes.records["video_foreground"][0].view(*both.shape[:2], dim)
-        torch.testing.assert_close(video, token @ weight[:, :dim].T + bias / 2)
-    # The other stream may hold anything.
-    torch.testing.assert_close(head.alone(encoder(sound, torch.randn_like(frames)), "audio"), audio)
+        classes, dim = head.foreground.classes, encoder.video_tower.dim
+        encoded = encoder(sound, frames)
+        token = encoded.notes.records["video_foreground"][0].view(*whole[1].shape, dim)
+        torch.testing.assert_close(seen[0], token @ classes.weight[:, :dim].T + classes.bias / 2)
 
 
 def test_the_head_says_what_it_needs() -> None:

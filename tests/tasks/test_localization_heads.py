@@ -179,6 +179,14 @@ def test_losses_are_taken_in_full_precision_under_autocast(name: str) -> None:
     assert torch.equal(found.total, expected.total)
 
 
+def test_foreground_is_where_an_event_is_both_heard_and_seen() -> None:
+    has_audio, has_video = torch.tensor([True, True, False, True]), torch.tensor([True, True, True, False])
+    batch = replace(batch_of(), has_audio=has_audio, has_video=has_video)
+    expected = torch.zeros_like(VALID)
+    expected[0, 1] = expected[0, 2] = True
+    assert torch.equal(task_of().foreground(batch), expected.flatten())
+
+
 def test_what_does_not_fit_is_refused_in_one_line() -> None:
     with pytest.raises(AvtuneError, match=r"unknown head 'cbms'; did you mean 'cmbs'"):
         task_of("cbms")

@@ -116,6 +116,9 @@ def _add_training(commands: Commands[argparse.ArgumentParser]) -> None:
     evaluate = _command(commands, "eval", "score a run, with its floors")
     evaluate.add_argument("folder", metavar="RUN", help="run folder")
     evaluate.add_argument("--split", default="test", choices=("train", "validation", "test"))
+    evaluate.add_argument(
+        "--without", default=None, choices=("audio", "video"), help="take this stream away first"
+    )
     evaluate.add_argument("--json", default=None, metavar="FILE", help="also write the numbers there")
     evaluate.set_defaults(run=_call("training", "evaluate"), takes_settings=True)
 

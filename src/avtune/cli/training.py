@@ -50,11 +50,11 @@ def evaluate(options: argparse.Namespace) -> int:
     model, config = _loaded(folder, options.settings)
     with ConsoleObserver() as observer:
         clips = _clips(model, config, observer, options.split)
-        sheet = score_run(model, folder, clips, options.split, observer)
+        sheet = score_run(model, folder, clips, options.split, observer, options.without)
     console.print(score_table(sheet))
     report_damage(sheet.damaged)
     if options.json:
-        content = {**asdict(sheet), "run": str(folder)}
+        content = {**asdict(sheet), "run": str(folder), "without": options.without}
         write_atomically(Path(options.json), json.dumps(content, indent=1, ensure_ascii=False).encode())
     return 0
 

@@ -48,7 +48,7 @@ PRESETS = {
 
 
 class Halves(nn.Module):
-    """W [v ; a] + b, whose halves answer for one stream alone too.
+    """W [v ; a] + b, whose halves answer for one stream alone too (Table 5).
 
     Args:
         audio_dim: Channels of the sound's token.
@@ -59,27 +59,29 @@ class Halves(nn.Module):
 
     def __init__(self, audio_dim: int, video_dim: int, outputs: int, hidden: int | None) -> None:
         super().__init__()
-        self.video_dim = video_dim
         self.hidden = None if hidden is None else nn.Linear(video_dim + audio_dim, hidden)
         self.classes = nn.Linear(video_dim + audio_dim if hidden is None else hidden, outputs)
 
-    def forward(self, audio: Tensor, video: Tensor) -> Tensor:
-        """From tokens (..., audio dim) and (..., video dim) to logits (..., outputs)."""
-        both = torch.cat([video, audio], dim=-1)
-        logits: Tensor = self.classes(both if self.hidden is None else self.hidden(both))
-        return logits
-
-    def alone(self, token: Tensor, stream: Literal["audio", "video"]) -> Tensor:
-        """One stream's half with half of each bias: both streams' add up to :meth:`forward`.
+    def forward(
+        self, audio: Tensor, video: Tensor, has_audio: Tensor | None = None, has_video: Tensor | None = None
+    ) -> Tensor:
+        """Each stream's half of W with half of b; both halves add up to the whole.
 
         Args:
-            token: (..., dim of that stream).
-            stream: Which.
+            audio: Tokens (..., audio dim).
+            video: Tokens (..., video dim).
+            has_audio: Which clips the sound's half answers for, bool, broadcast with (..., 1); ``None``: all.
+            has_video: Those of the frames' half.
+
+        Returns:
+            Logits (..., outputs).
         """
-        first = self.classes if self.hidden is None else self.hidden
-        columns = slice(self.video_dim, None) if stream == "audio" else slice(0, self.video_dim)
-        logits = F.linear(token, first.weight[:, columns], first.bias / 2)
-        return logits if self.hidden is None else F.linear(logits, self.classes.weight, self.classes.bias / 2)
+        heard, seen = (1.0 if has is None else has.to(video) for has in (has_audio, has_video))
+        answer, bias = torch.cat([video * seen, audio * heard], dim=-1), (seen + heard) / 2
+        for layer in (self.hidden, self.classes):
+            if layer is not None:
+                answer = F.linear(answer, layer.weight) + bias * layer.bias
+        return answer
 
 
 class MaAvtHead(nn.Module):
@@ -108,6 +110,8 @@ class MaAvtHead(nn.Module):
     def forward(self, encoded: Encoded) -> Tensor:
         """Log-probabilities (batch, T, classes); their parts ``foreground_logits``, ``background_logits`` in the notes.
 
+        Where a clip lacks a stream, the other's halves answer alone (Table 5).
+
         Out of training and with ``decision`` gate, background stands just below the best class where its own
         probability is below one half, so that the largest answer is the authors' rule.
 
@@ -120,8 +124,9 @@ class MaAvtHead(nn.Module):
                 "the head ma_avt reads the background tokens of the method ma_avt; use --encoder.fusion ma_avt "
                 "with background tokens, or --head.name segment"
             )
-        classes = self.foreground(*_tokens(encoded, "foreground"))
-        background = self.background(*_tokens(encoded, "background"))
+        present = (_by_clip(encoded.has_audio), _by_clip(encoded.has_video))
+        classes = self.foreground(*_tokens(encoded, "foreground"), *present)
+        background = self.background(*_tokens(encoded, "background"), *present)
         notes.record("foreground_logits", classes)
         notes.record("background_logits", background[..., 0])
         classes, background = classes.float(), background.float()
@@ -133,18 +138,14 @@ class MaAvtHead(nn.Module):
         gate = torch.where(background > 0, gate.maximum(best + margin), gate.minimum(best - margin))
         return torch.cat([events, gate], -1)
 
-    def alone(self, encoded: Encoded, stream: Literal["audio", "video"]) -> Tensor:
-        """Event logits of one stream alone (Table 5): W_f's half, b/2; (batch, T, classes - 1).
-
-        MA-AVT's streams meet in the head only, so what the other stream was given does not matter.
-        """
-        token = _token(encoded, f"{stream}_foreground")
-        return self.foreground.alone(token, stream)
-
 
 def _token(encoded: Encoded, name: str) -> Tensor:
     noted = encoded.notes.records[name][-1]
     return noted.view(-1, encoded.notes.segments, noted.shape[-1])
+
+
+def _by_clip(has: Tensor | None) -> Tensor | None:
+    return None if has is None else has.view(-1, 1, 1)
 
 
 def _tokens(encoded: Encoded, kind: str) -> tuple[Tensor, Tensor]:

@@ -55,9 +55,10 @@ class LocalizationTask(Task):
         return Loss(total, int(batch.valid.sum()))
 
     def foreground(self, batch: Batch) -> Tensor:
-        """Valid segments with an event, (batch * T,) bool."""
+        """Valid segments with an event, of clips with both streams, (batch * T,) bool."""
         assert batch.target is not None
-        return (batch.valid & (batch.target != len(self.labels))).flatten()
+        whole = (batch.has_audio & batch.has_video)[:, None]
+        return (batch.valid & whole & (batch.target != len(self.labels))).flatten()
 
     def probabilities(self, outputs: Tensor) -> Tensor:
         """Softmax over classes (batch, T, classes)."""

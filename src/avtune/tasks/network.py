@@ -49,7 +49,12 @@ class Network(nn.Module):
         frames = normalise_frames(batch.frames, self.mean, self.std)
         frames = frames * batch.has_video.view(-1, 1, 1, 1, 1)
         spectrogram = batch.spectrogram * batch.has_audio.view(-1, 1, 1, 1)
-        encoded: Encoded = replace(self.encoder(spectrogram, frames), valid=batch.valid)
+        encoded: Encoded = replace(
+            self.encoder(spectrogram, frames),
+            valid=batch.valid,
+            has_audio=batch.has_audio,
+            has_video=batch.has_video,
+        )
         return self.head(encoded), encoded
 
     def trained_state(self) -> dict[str, Tensor]:

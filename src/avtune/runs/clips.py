@@ -1,0 +1,94 @@
+"""The clips of a run: read, cut to the model's length, decoded once where they fit in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from avtune.config import RunConfig
+from avtune.datasets import Collection, DatasetError, existing, read
+from avtune.datasets.clips import ClipDataset, clip_bytes, prepare_all
+from avtune.datasets.manifest import restrict
+from avtune.datasets.sections import cut
+from avtune.model import AudioVisualModel
+from avtune.train import Observer
+from avtune.transforms import Damaged, Prepared
+
+CLIPS_WORTH_A_WORKER = 16
+MEMORY_LIMIT_BYTES = 2_000_000_000
+
+
+class RunObserver(Observer):
+    """Watches a whole run; the command line shows progress bars through one."""
+
+    def reading(self, clips: int) -> Callable[[int, int], None] | None:
+        """``clips`` clips are about to be read; the answer is called with (done, all)."""
+        return None
+
+    def scoring(self, what: str, clips: int) -> Callable[[int], None] | None:
+        """``clips`` clips are about to be scored; the answer is called with the number just done."""
+        return None
+
+
+@dataclass
+class Clips:
+    """The clips of a run, prepared.
+
+    Attributes:
+        collection: Labels, and the records of each split that are on disk.
+        splits: A dataset for each split that has clips.
+    """
+
+    collection: Collection
+    splits: dict[str, ClipDataset]
+
+
+def prepare_clips(
+    config: RunConfig,
+    model: AudioVisualModel,
+    collection: Collection,
+    observer: RunObserver,
+    splits: tuple[str, ...] = ("train", "validation", "test"),
+) -> Clips:
+    """Make datasets of a collection's splits, decoding every clip once where all fit in memory."""
+    present = {split: records for split in splits if (records := collection.splits.get(split, ()))}
+    everything = [record for records in present.values() for record in records]
+    prepared: list[Prepared | Damaged] | None = None
+    size = len(everything) * clip_bytes(model.preprocessing)
+    if config.data.cache and size > MEMORY_LIMIT_BYTES:
+        observer.message(
+            f"{len(everything)} prepared clips would take {size / 1e9:.1f} GB of memory: they are read anew each time"
+        )
+    elif config.data.cache:
+        # Starting a process costs as much as reading some clips.
+        workers = min(config.data.workers, len(everything) // CLIPS_WORTH_A_WORKER)
+        prepared = prepare_all(everything, model.preprocessing, workers, observer.reading(len(everything)))
+    datasets, first = {}, 0
+    for split, records in present.items():
+        mine = None if prepared is None else prepared[first : first + len(records)]
+        datasets[split] = ClipDataset(records, model.preprocessing, model.task.target, prepared=mine)
+        first += len(records)
+    return Clips(collection, datasets)
+
+
+def read_collection(config: RunConfig, observer: RunObserver) -> Collection:
+    """Read a run's dataset and say what is to be said about it; files longer than one input become several clips.
+
+    Raises:
+        DatasetError: It is not there, or holds nothing to train on.
+    """
+    collection = existing(read(config.data))
+    if config.data.manifest is not None:
+        collection = restrict(collection, Path(config.data.manifest))
+    collection = cut(collection, config.input.segments, config.input.segment_seconds)
+    for warning in collection.warnings:
+        observer.message(warning)
+    if collection.missing:
+        observer.message(
+            f"{len(collection.missing)} annotated clips are not on disk, first {collection.missing[0]}; going on with "
+            f"{len(collection.records)}"
+        )
+    if not collection.splits.get("train"):
+        raise DatasetError(f"{collection.root}: no clip to train on; check data.root and data.name")
+    return collection

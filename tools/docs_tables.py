@@ -18,6 +18,7 @@ import re
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ PROFILES = ROOT / "benchmarks/results/profile_all.json"
 DECODING = ROOT / "benchmarks/results/decode_speed.json"
 COMPARISON = ROOT / "benchmarks/results/comparison_bandstand_nano.json"
 SEEDS = ROOT / "benchmarks/results/try_seeds.json"
+BLOCKS = ROOT / "benchmarks/results/method_blocks.json"
 FLOORS = ("majority", "audio only", "video only", "shuffled audio")
 MARKED = re.compile(r"(<!-- begin (\S+) -->\n).*?(<!-- end \2 -->)", re.DOTALL)
 
@@ -193,6 +195,112 @@ def decoding() -> str:
     )
 
 
+MEASURED_BLOCKS: dict[str, dict[str, str]] = {
+    "lavish": {"lavish": "LAVISH", "avish": "AVISH"},
+    "dg_sct": {"dg_sct": "DG-SCT"},
+    "mbt": {"mbt": "MBT"},
+    "stg_cma": {"stg_cma": "STG-CMA"},
+    "copl": {"copl": "CoPL", "copl with interaction": "CoPL with interaction prompts"},
+    "ma_avt": {"ma_avt": "MA-AVT"},
+    "tuning": {
+        "adapter houlsby": "`adapter` `houlsby`",
+        "adapter lavish_table_5_lora": "`adapter` `lavish_table_5_lora`",
+        "compacter": "`compacter` `paper`",
+        "lora": "`lora` `attention`",
+        "prompts": "`prompts` `deep`",
+        "norms": "`norms` `own`",
+        "full": "`full` `own`",
+        "cma+adapter": "`cma` and `adapter` `lavish_table_5`",
+    },
+}
+"""Page to what `benchmarks/method_blocks.py` measured for it, and how that is called there."""
+BLOCK_FORMS = {
+    "frozen": "frozen block alone",
+    "frozen_unfused": "frozen block alone, scores kept",
+    "avtune": "avtune",
+    "straightforward": "straightforward",
+}
+REFUSED = "refused: takes towers of one width only"
+
+
+def blocks() -> str:
+    """Every method at one block: the frozen block alone, avtune, and the straightforward form."""
+    measured: dict[str, Any] = json.loads(BLOCKS.read_text(encoding="utf-8"))
+    titles = {name: title for page in MEASURED_BLOCKS.values() for name, title in page.items()}
+    rows, more, slower = [], [], []
+    for row in measured["rows"]:
+        first = [titles[row["method"]], row["block"]]
+        if "refused" in row:
+            rows.append([*first, REFUSED, *[""] * 7])
+            continue
+        over = row["avtune_over_straightforward"]
+        more += [f"{' at '.join(first)} ({over['saved_mib']})"] if over["saved_mib"] > 1 else []
+        slower += [f"{' at '.join(first)} ({over['cpu_seconds']})"] if over["cpu_seconds"] > 1 else []
+        cells = []
+        for what, digits in (("saved_mib", 0), ("cpu_seconds", 2)):
+            shown = {form: f"{value[what]:.{digits}f}" for form, value in row["forms"].items()}
+            unfused = f" ({shown['frozen_unfused']})" if "frozen_unfused" in shown else ""
+            cells += [shown["frozen"] + unfused, shown["avtune"], shown["straightforward"], f"{over[what]}"]
+        rows.append([*first, *cells])
+    heading = [
+        "method", "block", "MiB: frozen block (scores kept)", "avtune", "straightforward", "ratio",
+        "seconds: frozen block (scores kept)", "avtune", "straightforward", "ratio",
+    ]  # fmt: skip
+    return (
+        f"{table(heading, rows)}\navtune keeps more than the straightforward form: {', '.join(more) or 'nowhere'}. It "
+        f"takes longer: {', '.join(slower) or 'nowhere'}; where both run the same code, as for LoRA, norms and full "
+        f"fine-tuning on Swin-V2, the ratio shows by how much times vary.\n\n{_measured_by(measured)}"
+    )
+
+
+def blocks_on(page: str) -> str:
+    """The rows of one page, form by form."""
+    measured: dict[str, Any] = json.loads(BLOCKS.read_text(encoding="utf-8"))
+    titles = MEASURED_BLOCKS[page]
+    found = [row for row in measured["rows"] if row["method"] in titles]
+    rows, sentences = [], []
+    for row in found:
+        called = f"{titles[row['method']]}, {row['block']}"
+        if "refused" in row:
+            sentences.append(f"- {called}: {REFUSED}.")
+            continue
+        for form, name in BLOCK_FORMS.items():
+            if form in row["forms"]:
+                value = row["forms"][form]
+                rows.append([
+                    called, name, f"{value['gmacs']} G", f"{value['saved_mib']} MiB", f"{value['cpu_seconds']} s"
+                ])  # fmt: skip
+        frozen, naive = row["avtune_over_frozen"], row["avtune_over_straightforward"]
+        worse = ["keeps more"] * (naive["saved_mib"] > 1) + ["takes longer"] * (naive["cpu_seconds"] > 1)
+        sentences.append(
+            f"- {called} ({row['audio_tokens']} tokens of sound, {row['video_tokens']} of a frame): avtune keeps "
+            f"{frozen['saved_mib']} times the bytes of the frozen block alone and takes {frozen['cpu_seconds']} times "
+            f"its time; of the straightforward form, {naive['saved_mib']} of the bytes and {naive['cpu_seconds']} of "
+            f"the time{': it ' + ' and '.join(worse) if worse else ''}."
+        )
+    sentences += [
+        f"- The authors' own code keeps {mib} MiB at the {block} block."
+        for method in titles
+        for block, mib in measured["authors_form_saved_mib"].get(method, {}).items()
+    ]
+    heading = ["block", "form", "multiply-adds", "kept for backward", "CPU time"]
+    return f"{table(heading, rows)}\n{chr(10).join(sentences)}\n\n{_measured_by(measured)}"
+
+
+def _measured_by(measured: Mapping[str, Any]) -> str:
+    alike = [
+        row["forms"]["frozen"]["cpu_seconds"]
+        for row in measured["rows"]
+        if (row["block"], row.get("audio_tokens")) == ("ViT-B", 49)
+    ]
+    return (
+        f"Measured by `{measured['command']}` on one thread of a machine with other work on it ({measured['machine']}, "
+        f"PyTorch {measured['torch']}): CPU time of the process, the least of {measured['repeats']} passes, the forms "
+        f"of a row in turn. It varies: the same frozen ViT-B block took {min(alike):.2f} s in one row and "
+        f"{max(alike):.2f} s in another. Bytes and operations do not.\n"
+    )
+
+
 def sounds() -> str:
     rows = [
         [
@@ -314,6 +422,8 @@ PAGES: dict[str, Callable[[], str]] = {
     "settings": settings,
     "help": help_pages,
     "try": try_results,
+    "blocks": blocks,
+    **{f"blocks_{page}": partial(blocks_on, page) for page in MEASURED_BLOCKS},
 }
 
 

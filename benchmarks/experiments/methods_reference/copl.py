@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 import torch.nn.functional as F
+from methods_reference.frozen import Walk
 from torch import Tensor
 
+from avtune.backbones import FrozenBlock
 from avtune.backbones.swin_v2 import MAXIMAL_LOG_SCALE, SwinV2Block
 from avtune.encoder import BoundBlock
+from avtune.fusion import Fusion
 from avtune.fusion.base import Block
 from avtune.fusion.copl import CoplLayer
+from avtune.tuning.tied import tied_copy
 
 
-def straightforward(layer: CoplLayer) -> CoplLayer:
-    """The same layer, with its weights, in the straightforward form."""
-    carried = copy.deepcopy(layer)
-    carried.__class__ = CarriedLayer
-    return carried
+def straightforward(fusion: Fusion, index: int) -> Walk:
+    """The layer ``index``, with its weights, in the straightforward form."""
+    layer = tied_copy(fusion.layers[index])
+    layer.__class__ = CarriedLayer
+    return layer
 
 
 class CarriedLayer(CoplLayer):
@@ -28,14 +30,18 @@ class CarriedLayer(CoplLayer):
         """Z = T[Z, prompts], the prompts' outputs dropped at the end."""
         assert isinstance(block, BoundBlock)
         assert prompts is not None
-        length = x.shape[1]
-        if isinstance(block.block, SwinV2Block):
-            attended, prompts_attended = window_attention(block.block, x, prompts)
-            joined = torch.cat([x + attended, prompts + prompts_attended], dim=1)
-        else:
-            joined = torch.cat([x, prompts], dim=1)
-            joined = joined + block.attend(joined)
-        return (joined + block.feed(joined))[:, :length]
+        return carried(x, block.block, prompts)
+
+
+def carried(x: Tensor, block: FrozenBlock, prompts: Tensor) -> Tensor:
+    """The block's output for the tokens x, with prompts (batch, n, dim) beside them all the way."""
+    if isinstance(block, SwinV2Block):
+        attended, prompts_attended = window_attention(block, x, prompts)
+        joined = torch.cat([x + attended, prompts + prompts_attended], dim=1)
+    else:
+        joined = torch.cat([x, prompts], dim=1)
+        joined = joined + block.attend(joined)
+    return (joined + block.feed(joined))[:, : x.shape[1]]
 
 
 def window_attention(block: SwinV2Block, x: Tensor, prompts: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from methods_reference.frozen import Walk
 from torch import Tensor
 
 from avtune.fusion.base import Block, Notes
@@ -26,24 +27,46 @@ def naive_prompts(tokens: Tensor, attention: LocalSelfAttention, batch: int) -> 
     return copies + naive_attention(attention, attention.heads, copies)
 
 
-def straightforward(
-    fusion: MaAvt, audio: Tensor, video: Tensor, block: Block, notes: Notes
-) -> tuple[Tensor, Tensor]:
-    """Tokens in, one block, tokens out, with the weights of ``fusion``."""
-    audio, video = fusion.embed(audio, video, notes)
-    prompts, streams = fusion.prompts, []
-    for stream, x, own in (("audio", audio, "audio"), ("video", video, "video")):
-        groups = [
-            naive_prompts(getattr(prompts, name), getattr(prompts, f"{name}_attention"), len(x))
-            for name in (own, "shared")
-        ]
-        before = torch.cat([x, *groups], dim=1)
-        inner: Any = block
-        inner = inner.block.block
-        after = before + naive_attention(inner.attn, inner.attn.num_heads, inner.norm1(before))
-        after = after + inner.mlp(inner.norm2(after))
-        layout = fusion.layouts[stream == "video"]
-        feature = contrast_feature("shared_tokens", "mean_patches", stream, before, after, block, layout)
-        notes.record(f"{stream}_contrasted", feature)
-        streams.append(after)
-    return fusion.close(streams[0], streams[1], notes)
+def whole(fusion: MaAvt, index: int) -> Walk:
+    """What avtune does at its first block, with what stands before and behind: tokens enter, tokens leave, contrast."""
+
+    def walk(
+        audio: Tensor, video: Tensor, audio_block: Block, video_block: Block, notes: Notes
+    ) -> tuple[Tensor, ...]:
+        streams = fusion.open(*fusion.embed(audio, video, notes), notes)
+        streams = fusion.layers[index](*streams, audio_block, video_block, notes)
+        return *fusion.close(*streams, notes), contrast(fusion, notes, len(audio))
+
+    return walk
+
+
+def straightforward(fusion: MaAvt, index: int) -> Walk:
+    """The same, written down naively, with the weights of ``fusion``."""
+
+    def walk(
+        audio: Tensor, video: Tensor, audio_block: Block, video_block: Block, notes: Notes
+    ) -> tuple[Tensor, ...]:
+        audio, video = fusion.embed(audio, video, notes)
+        streams = []
+        for stream, x, block in (("audio", audio, audio_block), ("video", video, video_block)):
+            groups = [
+                naive_prompts(
+                    getattr(fusion.prompts, name), getattr(fusion.prompts, f"{name}_attention"), len(x)
+                )
+                for name in (stream, "shared")
+            ]
+            before = torch.cat([x, *groups], dim=1)
+            after = before + block.attend(before)
+            after = after + block.feed(after)
+            layout = fusion.layouts[stream == "video"]
+            feature = contrast_feature("shared_tokens", "mean_patches", stream, before, after, block, layout)
+            notes.record(f"{stream}_contrasted", feature)
+            streams.append(after)
+        return *fusion.close(streams[0], streams[1], notes), contrast(fusion, notes, len(audio))
+
+    return walk
+
+
+def contrast(fusion: MaAvt, notes: Notes, segments: int) -> Tensor:
+    """The contrastive loss, all segments in the foreground."""
+    return fusion.losses(notes, torch.ones(segments, dtype=torch.bool))["contrast"]

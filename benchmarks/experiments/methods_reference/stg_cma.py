@@ -6,12 +6,12 @@ copies around the temporal stage, windows cut at full width, the weights of both
 
 from __future__ import annotations
 
-import torch
+from methods_reference.frozen import Walk
 from torch import Tensor, nn
 
 from avtune.backbones.swin import SwinBlock
 from avtune.encoder import BoundBlock
-from avtune.fusion.base import FusionLayer, Notes
+from avtune.fusion import Fusion, FusionLayer, Notes
 from avtune.fusion.stg_cma import StgCmaLayer
 from avtune.fusion.stg_cma_adapters import Adapter, AudioVisualAdapter, TemporalAdaptation
 
@@ -85,9 +85,9 @@ def windows_attended(x: Tensor, block: BoundBlock) -> Tensor:
     return multi_head(frozen.attn, frozen.norm1(x), block.heads, None)
 
 
-def straightforward(layer: StgCmaLayer) -> StraightforwardLayer:
-    """The naive form of a layer; unshifted blocks and both directions only."""
+def straightforward(fusion: Fusion, index: int) -> Walk:
+    """The naive form of the layer ``index``; unshifted blocks and both directions only."""
+    layer = fusion.layers[index]
     if layer.gates.audio is None or layer.gates.video is None:
         raise ValueError("the straightforward form knows both directions only")
-    with torch.no_grad():
-        return StraightforwardLayer(layer)
+    return StraightforwardLayer(layer)

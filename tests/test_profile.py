@@ -1,14 +1,17 @@
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from avtune.counting import count_parameters
 from avtune.model import create_model
 from avtune.profile import measure
-from avtune.profile_all import profile_all
+from avtune.profile_all import ProfileRow, Refusal, grid_methods, profile_all, profile_grid
 from avtune.recipes import parse_config, recipe_names, recipe_path
 from avtune.recipes.published import agrees, published
 
+ROOT = Path(__file__).parents[1]
 LABELS = [f"label {k}" for k in range(28)]
 
 
@@ -59,11 +62,22 @@ def test_the_summary_tells_weights_with_and_without_the_unused_head_and_multiply
     assert lines["multiply-adds"].strip() == "222.70 G per clip of 10 segments"
 
 
+@pytest.fixture(scope="module")
+def recorded() -> dict[str, dict[str, object]]:
+    content = json.loads((ROOT / "benchmarks/results/profile_all.json").read_text(encoding="utf-8"))
+    return {row["recipe"]: row for row in content["rows"]}
+
+
 @pytest.mark.parametrize("name", recipe_names())
-def test_weights_agree_with_the_printed_ones_or_the_table_says_why_not(name: str) -> None:
+def test_weights_agree_with_the_printed_ones_or_the_table_says_why_not(
+    name: str, recorded: dict[str, dict[str, object]]
+) -> None:
     (row,) = profile_all([name], costs=False)
-    printed = row.published
-    assert row.stands, f"{row.parameters.trainable} of {row.parameters.total_published}, printed {printed}"
+    printed, now = row.published, row.as_json()
+    assert now == {field: recorded[name][field] for field in now}, (
+        "run: avtune profile --all --json benchmarks/results/profile_all.json"
+    )
+    assert row.stands, f"{row.parameters.trainable} of {row.total}, printed {printed}"
     if printed is not None and printed.differs:
         # A reason without a difference would be one that nobody needs.
         assert not row.equals(printed)
@@ -100,3 +114,22 @@ def test_a_row_that_disagrees_without_reason_does_not_stand() -> None:
     assert replace(row, published=replace(row.published, trainable="4.9", differs="a reason")).stands
     assert not replace(row, published=replace(row.published, trainable=None, total="107.4")).stands
     assert row.trainable_without_head + row.parameters.parts["head"] == row.parameters.trainable
+    alone = replace(row.published, trainable="3.9", trained_with_head=False)
+    assert replace(row, published=alone).stands
+    for holds in ("nothing", "sound_stem"):
+        assert not replace(row, published=replace(row.published, total_holds=holds)).stands
+
+
+def test_methods_that_do_not_walk_a_tower_are_refused_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("avtune.profile_all.GRID_TOWERS", {"Swin-V2-T": "swinv2_tiny_window8_256"})
+    begun: list[str] = []
+    found = list(profile_grid(costs=False, began=begun.append))
+    assert len(begun) == len(found) == len(grid_methods())
+    refused = {one.method: one.reason for one in found if isinstance(one, Refusal)}
+    assert refused.keys() == {"ma_avt", "mbt"}
+    assert "take a ViT" in refused["ma_avt"]
+    counted = {one.method: one.trainable_without_head for one in found if isinstance(one, ProfileRow)}
+    assert counted["frozen"] == 0
+    assert all(count > 0 for method, count in counted.items() if method != "frozen")

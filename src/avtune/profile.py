@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
-from avtune.config import EncoderConfig, RunConfig
-from avtune.counting import Parameters, count_parameters, example_batch, multiply_adds, saved_bytes
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from avtune.config import RunConfig
+from avtune.counting import Parameters, count_parameters, example_batch, saved_bytes
 from avtune.model import AudioVisualModel
 
 
@@ -31,8 +35,17 @@ class Cost:
     seconds: float | None = None
 
 
+TowerCosts: TypeAlias = dict[str, tuple[int, int]]
+"""Multiply-adds and bytes kept of towers alone, by what they and their input are."""
+
+
 def measure(
-    config: RunConfig, labels: tuple[str, ...], *, repeats: int = 0, depth: int | None = None
+    config: RunConfig,
+    labels: tuple[str, ...],
+    *,
+    repeats: int = 0,
+    depth: int | None = None,
+    known: TowerCosts | None = None,
 ) -> Cost:
     """Measure a recipe at one clip.
 
@@ -44,41 +57,48 @@ def measure(
         labels: Names of the classes.
         repeats: Passes to time; 0 leaves the time out.
         depth: Keep only this many blocks of each tower.
+        known: Towers that were measured before, which is half of the work; new ones are added.
     """
     model = AudioVisualModel(config, labels, depth=depth, device="meta")
-    plain_config = replace(config, encoder=_without_method(config.encoder))
-    plain = AudioVisualModel(plain_config, labels, depth=depth, device="meta")
-    total = multiply_adds(model.network, example_batch(model.preprocessing, "meta"))
-    towers = _tower_multiply_adds(plain)
+    total, saved = _training_pass(model)
+    towers, tower_saved = _towers_cost(config, labels, depth, {} if known is None else known)
     seconds = None
     if repeats:
         untrained = replace(config, encoder=replace(config.encoder, pretrained=False))
         seconds = _seconds(AudioVisualModel(untrained, labels, depth=depth), repeats)
     return Cost(
-        count_parameters(model.network), towers / 1e9, (total - towers) / 1e9, _saved(model) / 2**20,
-        _saved(plain) / 2**20, seconds,
+        count_parameters(model.network), towers / 1e9, (total - towers) / 1e9, saved / 2**20,
+        tower_saved / 2**20, seconds,
     )  # fmt: skip
 
 
-def _without_method(config: EncoderConfig) -> EncoderConfig:
-    return replace(
-        config, fusion="frozen", preset=None, options={}, tuning=None, tuning_preset=None, tuning_options={}
-    )
+def _towers_cost(
+    config: RunConfig, labels: tuple[str, ...], depth: int | None, known: TowerCosts
+) -> tuple[int, int]:
+    encoder = replace(
+        config.encoder, fusion="frozen", preset=None, options={}, tuning=None, tuning_preset=None,
+        tuning_options={},
+    )  # fmt: skip
+    plain = RunConfig(input=config.input, encoder=encoder)
+    key = repr((plain, depth))
+    if key not in known:
+        model = AudioVisualModel(plain, labels, depth=depth, device="meta")
+        model.network.head = nn.Identity()
+        known[key] = _training_pass(model)
+    return known[key]
 
 
-def _tower_multiply_adds(model: AudioVisualModel) -> int:
+def _training_pass(model: AudioVisualModel) -> tuple[int, int]:
+    """Multiply-adds of a forward pass in training, and the bytes that its encoder keeps for the backward pass."""
     batch = example_batch(model.preprocessing, "meta")
-    return multiply_adds(model.network.encoder, batch.spectrogram, batch.frames.float())
-
-
-def _saved(model: AudioVisualModel) -> int:
-    batch = example_batch(model.preprocessing, "meta")
-    model.network.train()
+    network = model.network.train()
     frames = batch.frames.float().requires_grad_()
     spectrogram = batch.spectrogram.requires_grad_()
-    with saved_bytes(model) as count:
-        model.network.encoder(spectrogram, frames)
-    return count[0]
+    with FlopCounterMode(display=False) as counter:
+        with saved_bytes(model) as count:
+            encoded = network.encoder(spectrogram, frames)
+        network.head(replace(encoded, valid=batch.valid))
+    return int(counter.get_total_flops()) // 2, count[0]
 
 
 def _seconds(model: AudioVisualModel, repeats: int) -> float:

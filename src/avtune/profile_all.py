@@ -1,41 +1,71 @@
-"""The ruler: every packaged recipe's weights and costs beside what its paper printed."""
+"""The ruler: every packaged recipe's weights and costs beside what its paper printed; every method on every tower."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from avtune.config import RunConfig
+from avtune.backbones import Tower
+from avtune.config import EncoderConfig, RunConfig
 from avtune.counting import Parameters, count_parameters
+from avtune.errors import AvtuneError
+from avtune.fusion import METHODS
 from avtune.model import AudioVisualModel
-from avtune.profile import Cost, measure
+from avtune.profile import Cost, TowerCosts, measure
 from avtune.recipes import parse_config, recipe_names, recipe_path
 from avtune.recipes.published import Published, agrees, published
+from avtune.tuning import TUNINGS
 
 DATASET_LABELS = {"ave": 28, "bandstand": 10}
+GRID_TOWERS = {
+    "ViT-B/16": "vit_base_patch16_224.augreg_in21k",
+    "ViT-L/16": "vit_large_patch16_224.augreg_in21k",
+    "Swin-V2-B": "swinv2_base_window12_192.ms_in22k",
+    "Swin-V2-L": "swinv2_large_window12_192.ms_in22k",
+}
+RECIPE = re.compile(r"[^/]+/(.+?)_((?:vit|clip|swin|swinv2)_[bl](?:_htsat|_ast)?|nano)(?:_(.+))?")
 
 
 @dataclass(frozen=True)
 class ProfileRow:
-    """A recipe under the ruler.
+    """A recipe, or a method on a tower, under the ruler.
 
     Attributes:
-        recipe: Its name.
-        method: What is between and within the towers, ``fusion:preset+tuning``.
-        tower: Tower of the frames, and of the sound where that is another.
-        task: Task, head and dataset.
-        parameters: Numbers of weights, that of the dataset's labels included.
+        recipe: Its name; ``None``: no recipe, the method's first preset on a tower.
+        config: What it states.
+        parameters: Numbers of weights, with a head for the dataset's labels.
+        sound_stem: Weights of a second copy of the tower's first ones, which some authors' models hold for the sound.
         cost: Multiply-adds and bytes kept; ``None`` where only weights were counted.
         published: What the paper printed; ``None``: no paper has this row.
     """
 
-    recipe: str
-    method: str
-    tower: str
-    task: str
+    recipe: str | None
+    config: RunConfig
     parameters: Parameters
+    sound_stem: int
     cost: Cost | None
     published: Published | None
+
+    @property
+    def method(self) -> str:
+        """What is trained: ``fusion``, ``fusion+tuning``, and the head where it is not the plain one."""
+        words = "+".join(self.config.encoder.methods)
+        head = self.config.head.name
+        return words if head in ("segment", *self.config.encoder.methods) else f"{words}, head {head}"
+
+    @property
+    def tower(self) -> str:
+        """Tower of the frames, and of the sound where that is another."""
+        encoder = self.config.encoder
+        alone = encoder.audio_tower in (None, encoder.tower)
+        return encoder.tower if alone else f"{encoder.tower} and {encoder.audio_tower}"
+
+    @property
+    def size(self) -> str:
+        """Size or variant, the end of the recipe's name behind method and tower; empty where there is one only."""
+        match = RECIPE.fullmatch(self.recipe or "")
+        return (match[3] or "") if match else ""
 
     @property
     def trainable_without_head(self) -> int:
@@ -43,9 +73,13 @@ class ProfileRow:
         return self.parameters.trainable - self.parameters.parts["head"]
 
     @property
-    def total_without_head(self) -> int:
-        """All weights, task head and unused class head left out."""
-        return self.parameters.total - self.parameters.parts["head"]
+    def total(self) -> int:
+        """All weights as the paper of this row counts them; where there is none, all that is built."""
+        if self.published is None or self.published.total_holds == "nothing":
+            return self.parameters.total
+        if self.published.total_holds == "sound_stem":
+            return self.parameters.total + self.sound_stem
+        return self.parameters.total_published
 
     @property
     def verdict(self) -> str:
@@ -61,25 +95,26 @@ class ProfileRow:
 
     def equals(self, printed: Published) -> bool:
         """Whether every number of weights that is printed is that of this row."""
-        pairs = (
-            (self.parameters.trainable, printed.trainable),
-            (self.parameters.total_published, printed.total),
-        )
+        trained = self.parameters.trainable if printed.trained_with_head else self.trainable_without_head
+        pairs = ((trained, printed.trainable), (self.total, printed.total))
         return all(agrees(count, text) for count, text in pairs if text is not None)
 
     def as_json(self) -> dict[str, object]:
         """The row, JSON-able; weights are counts, published ones as printed, in millions."""
-        row, cost, weights = self.published, self.cost, self.parameters
+        row, cost, weights, encoder = self.published, self.cost, self.parameters, self.config.encoder
         content: dict[str, object] = {
             "recipe": self.recipe,
             "method": self.method,
+            "preset": encoder.tuning_preset if encoder.fusion == "frozen" else encoder.preset,
             "tower": self.tower,
-            "size": self.recipe.rsplit("/", 1)[-1],
-            "task": self.task,
+            "size": self.size,
+            "task": self.config.head.task,
+            "dataset": self.config.data.name if self.recipe else None,
             "trainable": weights.trainable,
             "trainable_without_head": self.trainable_without_head,
-            "total": weights.total,
-            "total_without_head": self.total_without_head,
+            "total": self.total,
+            "total_built": weights.total,
+            "total_without_head": weights.total - weights.parts["head"],
             "total_with_class_head": weights.total_published,
             "parts": weights.parts,
             "published": None,
@@ -99,6 +134,21 @@ class ProfileRow:
         return content
 
 
+@dataclass(frozen=True)
+class Refusal:
+    """A method that does not walk a tower.
+
+    Attributes:
+        method: The method.
+        tower: The tower.
+        reason: Why.
+    """
+
+    method: str
+    tower: str
+    reason: str
+
+
 def profile_all(names: Iterable[str] | None = None, *, costs: bool = True) -> Iterator[ProfileRow]:
     """Profile recipes on the meta device, one after another.
 
@@ -106,29 +156,62 @@ def profile_all(names: Iterable[str] | None = None, *, costs: bool = True) -> It
         names: Recipes; ``None``: all that are packaged.
         costs: Also count multiply-adds and bytes kept for the backward pass, which takes seconds each.
     """
+    known: TowerCosts = {}
     for name in recipe_names() if names is None else names:
-        config = parse_config(base=recipe_path(name))
-        labels = tuple(f"label {k}" for k in range(DATASET_LABELS[name.partition("/")[0]]))
-        if costs:
-            cost = measure(config, labels)
-            parameters = cost.parameters
-        else:
-            cost, parameters = None, count_parameters(AudioVisualModel(config, labels, device="meta").network)
-        yield ProfileRow(
-            name, _method(config), _tower(config), f"{config.head.task}, {config.data.name}",
-            parameters, cost, published().get(name),
-        )  # fmt: skip
+        yield _row(name, parse_config(base=recipe_path(name)), known if costs else None)
 
 
-def _method(config: RunConfig) -> str:
-    encoder = config.encoder
-    words = encoder.fusion + (f":{encoder.preset}" if encoder.preset else "")
-    if encoder.tuning:
-        words += f"+{encoder.tuning}" + (f":{encoder.tuning_preset}" if encoder.tuning_preset else "")
-    return words if config.head.name == "segment" else f"{words}, head {config.head.name}"
+def profile_grid(
+    *, costs: bool = True, began: Callable[[str], None] | None = None
+) -> Iterator[ProfileRow | Refusal]:
+    """Profile every method and every tuning, in its first preset, on the towers of ``GRID_TOWERS``.
+
+    Args:
+        costs: See :func:`profile_all`.
+        began: Called with the name of each combination before it is measured.
+    """
+    known: TowerCosts = {}
+    for tower in GRID_TOWERS.values():
+        for fusion, tuning in grid_methods():
+            encoder = EncoderConfig(tower=tower, fusion=fusion, tuning=tuning)
+            config = RunConfig(encoder=encoder)
+            method = "+".join(encoder.methods)
+            if began is not None:
+                began(f"{method} on {tower}")
+            try:
+                yield _row(None, config, known if costs else None)
+            except AvtuneError as refused:
+                yield Refusal(method, tower, str(refused))
 
 
-def _tower(config: RunConfig) -> str:
-    encoder = config.encoder
-    alone = encoder.audio_tower in (None, encoder.tower)
-    return encoder.tower if alone else f"{encoder.tower} and {encoder.audio_tower}"
+def grid_methods() -> list[tuple[str, str | None]]:
+    """Every fusion alone, and every tuning without one; ``cma`` has something to hear for only beside a tuning."""
+    fusions: list[tuple[str, str | None]] = [(name, "adapter" if name == "cma" else None) for name in METHODS]
+    return [*fusions, *(("frozen", name) for name in TUNINGS)]
+
+
+def _row(name: str | None, config: RunConfig, known: TowerCosts | None) -> ProfileRow:
+    dataset = "ave" if name is None else name.partition("/")[0]
+    labels = tuple(f"label {k}" for k in range(DATASET_LABELS[dataset]))
+    model = AudioVisualModel(config, labels, device="meta")
+    return ProfileRow(
+        name,
+        config,
+        count_parameters(model.network),
+        _sound_stem(model.network.encoder.audio_tower, model.preprocessing.spectrogram_shape),
+        None if known is None else measure(config, labels, known=known),
+        None if name is None else published().get(name),
+    )
+
+
+def _sound_stem(tower: Tower, spectrogram: tuple[int, int]) -> int:
+    """Weights that the STG-CMA authors' models hold a second time for the sound.
+
+    CLIP: a one-channel convolution and the positions of the spectrogram; Swin: a one-channel patch embedding.
+    """
+    filters = tower.patch_size**2 * tower.dims[0]
+    if tower.prefix_tokens:
+        rows, columns = tower.grid(*spectrogram)
+        return filters + (rows * columns + tower.prefix_tokens) * tower.dims[0]
+    bias_and_norm = 3 * tower.dims[0]
+    return filters + bias_and_norm

@@ -7,8 +7,10 @@ import sys
 import pytest
 from docs_pages import ROOT
 
+import docs_measured as measured
 from avtune.fusion import METHODS
 from avtune.tuning import TUNINGS
+from docs_tables import PAGES
 
 
 def load(path):
@@ -47,9 +49,9 @@ def test_only_those_that_carry_tokens_are_refused():
 def test_forms_agree_and_cost_what_is_recorded(name):
     steps, known, _ = benchmark.forms(name, "ViT-B")
     # Refuses forms whose outputs differ by more than 1e-4.
-    measured = benchmark.count(steps, known)
+    counted = benchmark.count(steps, known)
     recorded = ROWS[name, "ViT-B"]["forms"]
-    for form, row in measured.items():
+    for form, row in counted.items():
         # Which kernels a release of PyTorch has decides about a few per cent.
         assert row["saved_mib"] == pytest.approx(recorded[form]["saved_mib"], rel=0.05), form
         assert row["gmacs"] == pytest.approx(recorded[form]["gmacs"], rel=0.01), form
@@ -72,21 +74,20 @@ def test_prompts_as_keys_and_values_cost_less_than_carried_ones(key):
 
 
 def test_pages_show_all_rows():
-    tables = load(ROOT / "tools/docs_tables.py")
-    titles = {name: title for page in tables.MEASURED_BLOCKS.values() for name, title in page.items()}
+    titles = {name: title for page in measured.MEASURED_BLOCKS.values() for name, title in page.items()}
     assert list(titles) == list(benchmark.METHODS)
     ruler = (ROOT / "docs/ruler.md").read_text(encoding="utf-8")
     assert "{include} api/tables/blocks.inc" in ruler
-    lines = tables.blocks().splitlines()
+    lines = measured.blocks().splitlines()
     for name, block in ROWS:
         assert sum(line.startswith(f"| {titles[name]} | {block} |") for line in lines) == 1
-    for page, names in tables.MEASURED_BLOCKS.items():
+    for page, names in measured.MEASURED_BLOCKS.items():
         text = (ROOT / f"docs/methods/{page}.md").read_text(encoding="utf-8")
         assert f"{{include}} ../api/tables/blocks_{page}.inc" in text
-        shown = tables.PAGES[f"blocks_{page}"]()
+        shown = PAGES[f"blocks_{page}"]()
         for (name, block), row in ROWS.items():
             for form, value in row.get("forms", {}).items() if name in names else ():
-                start = f"| {titles[name]}, {block} | {tables.BLOCK_FORMS[form]} |"
+                start = f"| {titles[name]}, {block} | {measured.BLOCK_FORMS[form]} |"
                 assert (
                     f"{start} {value['gmacs']} G | {value['saved_mib']} MiB | {value['cpu_seconds']} s |"
                     in shown

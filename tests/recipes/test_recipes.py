@@ -1,4 +1,5 @@
 import functools
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,10 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from avtune.backbones import Tower, create_tower
-from avtune.config import RunConfig
-from avtune.counting import example_batch
+from avtune.config import DataConfig, RunConfig
+from avtune.datasets import Collection, read
+from avtune.datasets.bandstand import render_bandstand
 from avtune.model import AudioVisualModel
 from avtune.recipes import ConfigError, fields_of, parse_config, recipe_names, recipe_path, to_yaml
+from avtune.runs import RunObserver, fit_model, prepare_clips
+from avtune.train.log import read_log
 
 LABELS = tuple(f"label {k}" for k in range(28))
 
@@ -30,27 +34,39 @@ def test_every_recipe_states_its_source_and_builds(name: str) -> None:
     assert sum(weight.numel() for weight in model.network.head.parameters()) > 0
 
 
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Collection:
+    """One generated clip to train on."""
+    root = tmp_path_factory.mktemp("bandstand")
+    render_bandstand(root, 4, seed=5, workers=1)
+    collection = read(DataConfig(name="bandstand", root=str(root)))
+    return replace(collection, splits={"train": collection.splits["train"][:1]})
+
+
 @pytest.mark.parametrize("name", recipe_names())
-def test_every_recipe_makes_a_step_with_shallow_towers(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_recipe_makes_a_step_on_bandstand_with_shallow_towers(
+    name: str, clip: Collection, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     # Drawing the random weights of the same large tower again for each recipe would take most of the time.
     monkeypatch.setattr("avtune.encoder.create_tower", shallow_tower)
+    # States of up to gigabytes; what is saved is looked at in tests of small models.
+    monkeypatch.setattr("avtune.train.loop.save_state", lambda folder, state: None)
     config = parse_config(base=recipe_path(name))
     config = replace(
         config,
         encoder=replace(config.encoder, pretrained=False),
         input=replace(config.input, segments=1),
+        train=replace(config.train, epochs=1, crop_segments=None),
     )
-    model = AudioVisualModel(config, LABELS, depth=1)
-    model.network.train()
-    batch = replace(example_batch(model.preprocessing), target=torch.zeros(1, 1, dtype=torch.long))
-    batch.spectrogram.normal_()
-    batch.frames.random_(0, 255)
-    outputs, encoded = model.network(batch)
-    assert outputs.shape == (1, 1, 29)
-    loss = model.task.loss(outputs, encoded, batch)
-    loss.total.backward()
-    assert loss.total.isfinite()
-    assert any(weight.grad is not None and weight.grad.abs().sum() > 0 for weight in model.parameters())
+    model = AudioVisualModel(config, clip.labels, depth=1)
+    before = {name: weight.clone() for name, weight in model.network.trained_state().items()}
+    observer = RunObserver()
+    damaged = fit_model(model, config, tmp_path, prepare_clips(config, model, clip, observer), observer)
+    assert not damaged
+    (row,) = [row for row in read_log(tmp_path / "log.jsonl") if row["event"] == "step"]
+    assert math.isfinite(row["loss"])
+    after = model.network.trained_state()
+    assert any(not torch.equal(before[name], after[name]) for name in before if name.startswith("head."))
 
 
 def test_configurations_survive_yaml(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from avtune.errors import AvtuneError
 from avtune.transforms import Batch, crop_segments, flip_frames
 
 
@@ -84,5 +85,7 @@ def test_crops_move_and_refuse_what_a_clip_has_not() -> None:
     starts = {int(crop_segments(replace(batch, target=torch.arange(4).view(2, 2)), 1, seed=0, epoch=e).target[0, 0])
               for e in range(20)}  # fmt: skip
     assert starts == {0, 1}
-    with pytest.raises(ValueError, match=r"train\.crop_segments is 3; it must be between 1 and 2"):
+    with pytest.raises(
+        AvtuneError, match=r"crop_segments is 3, and a clip has 2 segments; set it from 1 to 2"
+    ):
         crop_segments(batch, 3, seed=0, epoch=0)

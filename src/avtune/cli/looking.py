@@ -17,7 +17,14 @@ from avtune.errors import AvtuneError
 from avtune.fusion import METHODS
 from avtune.heads import HEADS
 from avtune.profile import Cost, measure
-from avtune.profile_all import ProfileRow, profile_all
+from avtune.profile_all import (
+    GRID_TOWERS,
+    ProfileRow,
+    Refusal,
+    grid_methods,
+    profile_all,
+    profile_grid,
+)
 from avtune.recipes import parse_config, recipe_names, recipe_path
 from avtune.train.files import write_atomically
 from avtune.transforms import AUDIO_PRESETS
@@ -48,26 +55,34 @@ def _profile_all(options: argparse.Namespace) -> int:
         raise AvtuneError(f"no recipe matches {options.recipe!r}; `avtune list recipes` shows them all")
     if options.settings:
         raise AvtuneError(f"profile --all takes recipes as they are; leave out {options.settings[0]}")
-    rows = []
+    rows: list[ProfileRow] = []
+    refused: list[Refusal] = []
+    combinations = 0 if options.recipe else len(GRID_TOWERS) * len(grid_methods())
     with new_progress() as progress:
-        task = progress.add_task("recipes", total=len(names), note="")
+        task = progress.add_task("profiles", total=len(names) + combinations, note="")
         for row in profile_all(names):
             rows.append(row)
             progress.update(task, advance=1, note=row.recipe)
+        if combinations:
+            for found in profile_grid(began=lambda note: progress.update(task, note=note)):
+                (rows if isinstance(found, ProfileRow) else refused).append(found)  # type: ignore[arg-type]
+                progress.update(task, advance=1)
     headings = [
         "recipe",
         "trained",
         "head",
         "total",
-        "with class head",
+        "as the paper counts",
         "printed",
         "GMAC",
         "MiB kept",
         "verdict",
     ]
     console.print(listing(headings, [_ruled(row) for row in rows]))
+    for refusal in refused:
+        console.print(f"{refusal.method} does not walk {refusal.tower}: {refusal.reason}", highlight=False)
     if options.json:
-        content = {"rows": [row.as_json() for row in rows]}
+        content = {"rows": [row.as_json() for row in rows], "refused": [asdict(one) for one in refused]}
         write_atomically(Path(options.json), (json.dumps(content, indent=1) + "\n").encode())
     return 0
 
@@ -76,14 +91,12 @@ def _ruled(row: ProfileRow) -> list[str]:
     weights, printed = row.parameters, row.published
     assert row.cost is not None
     return [
-        row.recipe,
+        row.recipe or f"({row.method} on {row.tower})",
         millions(weights.trainable),
         millions(weights.parts["head"]),
         millions(weights.total),
-        millions(weights.total_published),
-        ""
-        if printed is None or printed.trainable is None
-        else f"{printed.trainable} / {printed.total or '?'} M",
+        millions(row.total),
+        "" if printed is None else printed.weights,
         f"{row.cost.tower_gmacs:.0f} + {row.cost.method_gmacs:.1f}",
         f"{row.cost.saved_mib:.0f}",
         row.verdict,

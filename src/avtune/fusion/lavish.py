@@ -96,8 +96,9 @@ def cross_modal_attention(query: Tensor, key: Tensor, value: Tensor, gate: Tenso
     Returns:
         (batch, queries, dim).
     """
-    attended = torch.softmax(query @ key.transpose(1, 2), dim=-1) @ value
-    return query + (attended if gate is None else gate * attended)
+    weights = torch.softmax(query @ key.transpose(1, 2), dim=-1)
+    # The gate at the weights and the sum in the product: no tensor of the streams' size is kept for the backward pass.
+    return torch.baddbmm(query, weights if gate is None else gate * weights, value)
 
 
 class LatentAttention(nn.Module):

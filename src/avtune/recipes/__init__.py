@@ -24,7 +24,7 @@ class ConfigError(AvtuneError):
 
 
 def recipe_names() -> list[str]:
-    """Names of the packaged recipes, ``<dataset>/<method>_<tower>``."""
+    """Names of the packaged recipes, ``<dataset>/<method>_<tower>[_<size>]``."""
     return sorted(str(path.relative_to(FOLDER).with_suffix("")) for path in FOLDER.glob("*/*.yaml"))
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -23,6 +23,10 @@ class Published:
         accuracy: Score, % of segments.
         trainable: Weights trained, millions, digit for digit as printed; ``None``: not told.
         total: All weights, millions, as printed; ``None``: not told.
+        trained_with_head: Whether ``trainable`` holds the task head.
+        total_holds: What ``total`` holds beside all that avtune builds: ``class_heads``, the classifiers that the
+            towers were pretrained with and nothing uses; ``sound_stem``, a second copy of the tower's first weights
+            for the sound; ``nothing``.
         differs: Why avtune's numbers are others; empty where they agree in every printed digit.
     """
 
@@ -31,12 +35,19 @@ class Published:
     accuracy: float | None = None
     trainable: str | None = None
     total: str | None = None
+    trained_with_head: bool = True
+    total_holds: Literal["class_heads", "sound_stem", "nothing"] = "class_heads"
     differs: str = ""
 
     @property
     def counted(self) -> bool:
         """Whether a number of weights is printed."""
         return self.trainable is not None or self.total is not None
+
+    @property
+    def weights(self) -> str:
+        """Trained of total, as printed, in millions; empty where neither is."""
+        return f"{self.trainable or '?'} of {self.total or '?'}" if self.counted else ""
 
     @property
     def source(self) -> str:

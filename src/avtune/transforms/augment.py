@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from avtune.errors import AvtuneError
 from avtune.transforms.collate import Batch
 
 
@@ -26,13 +27,16 @@ def crop_segments(batch: Batch, segments: int, *, seed: int, epoch: int) -> Batc
         The batch with ``segments`` segments per clip.
 
     Raises:
-        ValueError: ``segments`` is not within 1 and T.
+        AvtuneError: ``segments`` is not within 1 and T.
     """
     if not batch.names:
         return batch
     whole = batch.valid.shape[1]
     if not 1 <= segments <= whole:
-        raise ValueError(f"train.crop_segments is {segments}; it must be between 1 and {whole}")
+        raise AvtuneError(
+            f"train.crop_segments is {segments}, and a clip has {whole} segments; set it from 1 to {whole} or leave it "
+            "out"
+        )
     starts = torch.tensor([int(draw(name, seed, epoch, 1) * (whole - segments + 1)) for name in batch.names])
     kept = (starts[:, None] + torch.arange(segments)).to(batch.valid.device)
     clip = torch.arange(len(batch.names), device=kept.device)[:, None]

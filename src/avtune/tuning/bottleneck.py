@@ -188,10 +188,15 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map tokens (batch, length, dim) to what is added to them, of the same shape."""
-        z = self.norm_down(self.down(self.norm_before(x)))
+        z: Tensor = self.norm_down(self.down(self.norm_before(x)))
         z = self.norm_up(self.up(self.activation(z)))
         if self.gate is None:
             return self.norm_after(z)  # type: ignore[no-any-return]
         if self.gate_first:
             return self.norm_after(self.gate * z)  # type: ignore[no-any-return]
-        return self.gate * self.norm_after(z)  # type: ignore[no-any-return]
+        if isinstance(norm := self.norm_after, nn.LayerNorm):
+            # The gate joins the norm's own weights: what stands between them need not be kept for the backward pass.
+            return F.layer_norm(
+                z, norm.normalized_shape, self.gate * norm.weight, self.gate * norm.bias, norm.eps
+            )
+        return self.gate * z

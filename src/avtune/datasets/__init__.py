@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 
 from avtune.config import DataConfig
-from avtune.datasets import ave, crema_d, folder, kinetics_sound, table, vggsound
+from avtune.datasets import ave, crema_d, folder, kinetics_sound, llp, table, vggsound
 from avtune.datasets.records import (
     BACKGROUND,
     Collection,
@@ -27,6 +27,7 @@ READERS: Mapping[str, Callable[[DataConfig], Collection]] = {
     "bandstand": ave.read,
     "crema_d": crema_d.read,
     "kinetics_sound": kinetics_sound.read,
+    "llp": llp.read,
     "vggsound": vggsound.read,
     "folder": folder.read,
     "csv": table.read,

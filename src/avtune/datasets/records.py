@@ -76,6 +76,8 @@ class Record:
         events: What happens in it, times from the start of the file.
         start: Where the clip begins in the file, seconds.
         origin: Where the annotation stands (``events.csv line 7``); empty if it has no line of its own.
+        heard: What is audible when, where a dataset tells it apart from what is seen.
+        seen: What is visible when, where a dataset tells it.
     """
 
     name: str
@@ -83,6 +85,8 @@ class Record:
     events: tuple[Event, ...]
     start: float = 0.0
     origin: str = ""
+    heard: tuple[Event, ...] = ()
+    seen: tuple[Event, ...] = ()
 
     @property
     def files(self) -> tuple[Path, ...]:

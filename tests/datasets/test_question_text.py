@@ -12,14 +12,13 @@ from hypothesis import strategies as st
 
 from avtune.datasets.question_text import (
     PAD,
-    Question,
     Vocabulary,
     answer_vocabulary,
     fill,
     parse_question,
     word_vocabulary,
 )
-from avtune.datasets.records import DatasetError
+from avtune.datasets.records import DatasetError, Question
 
 WORDS = st.text(string.ascii_letters, min_size=1, max_size=8)
 

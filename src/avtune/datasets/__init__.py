@@ -10,13 +10,14 @@ from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 
 from avtune.config import DataConfig
-from avtune.datasets import ave, crema_d, folder, kinetics_sound, llp, table, vggsound
+from avtune.datasets import ave, crema_d, folder, kinetics_sound, llp, music_avqa, table, vggsound
 from avtune.datasets.records import (
     BACKGROUND,
     Collection,
     DatasetError,
     Event,
     FrameFolder,
+    Question,
     Record,
     existing,
     segment_labels,
@@ -28,6 +29,7 @@ READERS: Mapping[str, Callable[[DataConfig], Collection]] = {
     "crema_d": crema_d.read,
     "kinetics_sound": kinetics_sound.read,
     "llp": llp.read,
+    "music_avqa": music_avqa.read,
     "vggsound": vggsound.read,
     "folder": folder.read,
     "csv": table.read,
@@ -61,6 +63,7 @@ __all__ = [
     "DatasetError",
     "Event",
     "FrameFolder",
+    "Question",
     "Record",
     "existing",
     "read",

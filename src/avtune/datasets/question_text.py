@@ -13,35 +13,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from avtune.datasets.records import DatasetError
+from avtune.datasets.records import DatasetError, Question
 
 PAD = "<pad>"
 LONGEST = 14
 """Words of the longest question of MUSIC-AVQA."""
-
-
-@dataclass(frozen=True)
-class Question:
-    """A question about a clip and its answer.
-
-    Attributes:
-        words: The question, cut into words, slots filled, the question mark left out.
-        answer: The answer; empty where it is not known.
-        kind: What it is about and what it asks, such as ``("Audio-Visual", "Counting")``; scores are told for each.
-        template: The text with its slots.
-        identity: Number of the question within its dataset; -1 where it has none.
-    """
-
-    words: tuple[str, ...]
-    answer: str = ""
-    kind: tuple[str, str] = ("", "")
-    template: str = ""
-    identity: int = -1
-
-    @property
-    def text(self) -> str:
-        """The question as a person reads it."""
-        return f"{' '.join(self.words)}?"
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,30 @@ class FrameFolder:
 
 
 @dataclass(frozen=True)
+class Question:
+    """A question about a clip and its answer.
+
+    Attributes:
+        words: The question, cut into words, slots filled, the question mark left out.
+        answer: The answer; empty where it is not known.
+        kind: What it is about and what it asks, such as ``("Audio-Visual", "Counting")``; scores are told for each.
+        template: The text with its slots.
+        identity: Number of the question within its dataset; -1 where it has none.
+    """
+
+    words: tuple[str, ...]
+    answer: str = ""
+    kind: tuple[str, str] = ("", "")
+    template: str = ""
+    identity: int = -1
+
+    @property
+    def text(self) -> str:
+        """The question as a person reads it."""
+        return f"{' '.join(self.words)}?"
+
+
+@dataclass(frozen=True)
 class Record:
     """One clip and its truth.
 
@@ -78,6 +102,7 @@ class Record:
         origin: Where the annotation stands (``events.csv line 7``); empty if it has no line of its own.
         heard: What is audible when, where a dataset tells it apart from what is seen.
         seen: What is visible when, where a dataset tells it.
+        question: What is asked about it, where a dataset asks.
     """
 
     name: str
@@ -87,6 +112,7 @@ class Record:
     origin: str = ""
     heard: tuple[Event, ...] = ()
     seen: tuple[Event, ...] = ()
+    question: Question | None = None
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -109,6 +135,7 @@ class Collection:
         warnings: What a user should know about the data before trusting a score.
         missing: One line per clip that is annotated but not on disk; filled by :func:`existing`.
         clip_seconds: Length of every clip where the dataset fixes it, seconds; ``None``: files differ.
+        words: Words of the questions in the order of their numbers, where the dataset asks.
     """
 
     name: str
@@ -118,6 +145,7 @@ class Collection:
     warnings: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     clip_seconds: float | None = None
+    words: tuple[str, ...] = ()
 
     @property
     def records(self) -> tuple[Record, ...]:

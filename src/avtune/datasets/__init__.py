@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 
 from avtune.config import DataConfig
-from avtune.datasets import ave, crema_d, folder, kinetics_sound, llp, music_avqa, table, vggsound
+from avtune.datasets import audioset, ave, crema_d, folder, kinetics_sound, llp, music_avqa, table, vggsound
 from avtune.datasets.records import (
     BACKGROUND,
     Collection,
@@ -24,6 +24,7 @@ from avtune.datasets.records import (
 )
 
 READERS: Mapping[str, Callable[[DataConfig], Collection]] = {
+    "audioset": audioset.read,
     "ave": ave.read,
     "bandstand": ave.read,
     "crema_d": crema_d.read,

@@ -46,8 +46,8 @@ class FrameFolder:
     """A clip that was unpacked into pictures and a sound file, as several authors' code wants it.
 
     Attributes:
-        frames: Folder of pictures whose names are their numbers (``0001.jpg`` or ``00000001.jpg``), spread
-            evenly over the clip.
+        frames: Folder of pictures whose names are their numbers (``0001.jpg`` or ``00000001.jpg``), or whose folders
+            end with them (``frame_0/<id>.jpg``), spread evenly over the clip.
         audio: Sound file (``.wav``), or waveform (``.npy``, one row of samples).
         pattern: Glob of the pictures in ``frames``.
         array_rate: Samples per second of a ``.npy`` waveform, which cannot say so itself (DG-SCT: 32 kHz).
@@ -59,11 +59,13 @@ class FrameFolder:
     array_rate: int = 32000
 
     def pictures(self) -> list[Path]:
-        """The pictures in order of their numbers (of their names, where these are no numbers)."""
-        return sorted(
-            self.frames.glob(self.pattern),
-            key=lambda path: (int(path.stem) if path.stem.isdecimal() else math.inf, path.name),
-        )
+        """The pictures in order of their numbers, or of their folders' (of their names, where there is no number)."""
+
+        def place(path: Path) -> tuple[float, str]:
+            number = path.stem if path.stem.isdecimal() else path.parent.name.rpartition("_")[2]
+            return (int(number) if number.isdecimal() else math.inf, path.name)
+
+        return sorted(self.frames.glob(self.pattern), key=place)
 
 
 @dataclass(frozen=True)

@@ -101,6 +101,19 @@ def test_frames_are_those_of_decoding_all(streams: dict[str, Path], name: str, t
     assert sparing.damage == replace(whole.damage, frames_decoded=sparing.damage.frames_decoded)
 
 
+def test_packets_that_cannot_be_told_apart_are_all_decoded(
+    streams: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*given: object) -> None:
+        raise av.error.InvalidDataError(1094995529, "Invalid data found when processing input")
+
+    path, times = streams["pyramid of B-frames"], [0.5, 2.5]
+    whole = decode(path, times, every_frame=True)
+    # As FFmpeg does where the header of the pictures is damaged.
+    monkeypatch.setattr("avtune.media.sparing.BitStreamFilterContext", refuse)
+    assert_same(decode(path, times), whole)
+
+
 @pytest.mark.parametrize("name", ["pyramid of B-frames", "one key frame", "transport stream", "edit list"])
 def test_most_frames_are_left_out(name: str, streams: dict[str, Path]) -> None:
     times = [0.5, 1.5, 2.5]

@@ -223,7 +223,15 @@ class SparingVideo:
         return all(0 < after - before <= longest for before, after in pairwise(index))
 
     def __init__(self, source: Source, stream: AvVideoStream, selector: FrameSelector[Any]) -> None:
-        """Takes the open file, its video stream, and where the shown frames go."""
+        """Takes the open file, its video stream, and where the shown frames go.
+
+        Raises:
+            NeedsEveryFrame: The stream's header is damaged, so that its packets cannot be told apart.
+        """
+        try:
+            self._idr_only = BitStreamFilterContext("filter_units=pass_types=5", stream)
+        except av.FFmpegError:
+            raise NeedsEveryFrame from None
         self._source = source
         self._stream = stream
         self._selector = selector
@@ -232,7 +240,6 @@ class SparingVideo:
         self._context.options = {**self._context.options, "err_detect": "explode"}
         limits = [source.last_timestamp(time + TIME_TOLERANCE, stream) for time in selector.times]
         self._plan = PacketPlan(limits, _usual_step(stream), self._context.has_b_frames, self._is_idr)
-        self._idr_only = BitStreamFilterContext("filter_units=pass_types=5", stream)
         self._skip: Skip = "DEFAULT"
         self._last: int | None = None
         self.frames_decoded = 0

@@ -20,6 +20,7 @@ from pathlib import Path
 import av
 import numpy as np
 
+from avtune.compare import processor_name
 from avtune.media import decode, decode_audio, probe, write_video
 
 SECONDS = 10
@@ -28,15 +29,6 @@ SAMPLE_RATE = 44100
 TIMES = [k + 0.5 for k in range(SECONDS)]
 SIZES = {"360p": (360, 640), "1080p": (1080, 1920)}
 KEY_FRAME_SECONDS = (2, 10)
-
-
-def cpu_model() -> str:
-    information = Path("/proc/cpuinfo")
-    lines = information.read_text().splitlines() if information.is_file() else []
-    return next(
-        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")),
-        platform.processor(),
-    )
 
 
 def moving_noise(height: int, width: int, count: int, seed: int) -> list[np.ndarray]:
@@ -159,7 +151,7 @@ def main() -> None:
     result = {
         "command": f"OMP_NUM_THREADS=1 python benchmarks/decode_speed.py --repeats {arguments.repeats}",
         "machine": {
-            "cpu": cpu_model(),
+            "cpu": processor_name(),
             "cores": os.cpu_count(),
             "load_average_at_end": [round(load, 1) for load in os.getloadavg()],
             "python": platform.python_version(),

@@ -23,7 +23,6 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import platform
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -37,6 +36,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from avtune.backbones import FrozenBlock
+from avtune.compare import processor_name
 from avtune.config import EncoderConfig
 from avtune.counting import saved_bytes
 from avtune.encoder import BoundBlock, DualEncoder, create_encoder
@@ -244,13 +244,6 @@ def measure(name: str, block: str, repeats: int) -> dict[str, Any]:
     return {**row, "forms": rows, **over}
 
 
-def cpu_model() -> str:
-    information = Path("/proc/cpuinfo")
-    lines = information.read_text().splitlines() if information.is_file() else []
-    models = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return next(models, platform.processor())
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -264,7 +257,7 @@ def main() -> None:
         "what": "forward and backward of both streams, one clip of ten segments, float32, one thread, CPU time",
         "repeats": options.repeats,
         "torch": torch.__version__,
-        "machine": cpu_model(),
+        "machine": processor_name(),
         "authors_form_saved_mib": AUTHORS_MIB,
     }
     kept = []

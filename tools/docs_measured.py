@@ -36,7 +36,7 @@ def recipes() -> str:
             continue
         rows.append([
             f"`{profile['recipe']}`", row.table.removeprefix("Table "), f"{row.accuracy} %", row.weights,
-            f"{profile['trainable'] / 1e6:.3f} M", f"{profile['total_with_class_head'] / 1e6:.3f} M",
+            f"{profile['trainable'] / 1e6:.3f} M", f"{profile['total'] / 1e6:.3f} M",
             f"{profile['method_gmacs']:.1f}",
         ])  # fmt: skip
     rows.sort(key=lambda row: (row[1], row[0]))
@@ -73,17 +73,13 @@ def profiles() -> str:
 def grid() -> str:
     """Every method and tuning in its first preset on four towers."""
     content = json.loads(PROFILES.read_text(encoding="utf-8"))
-    cells = {
-        (
-            row["method"],
-            row["tower"],
-        ): f"{row['trainable_without_head'] / 1e6:.3f} M, {row['method_gmacs']:.1f} GMAC, "
-        f"{row['saved_mib'] / row['tower_saved_mib']:.2f} x"
-        for row in content["rows"]
-        if row["recipe"] is None
-    }
-    cells |= {(row["method"], row["tower"]): "refused" for row in content["refused"]}
-    names = list(dict.fromkeys(method for method, _ in cells))
+    cells = {(row["method"], row["tower"]): "refused" for row in content["refused"]}
+    for row in content["rows"]:
+        if row["recipe"] is None:
+            kept = row["saved_mib"] / row["tower_saved_mib"]
+            costs = f"{row['method_gmacs']:.1f} GMAC, {kept:.2f} x"
+            cells[row["method"], row["tower"]] = f"{row['trainable_without_head'] / 1e6:.3f} M, {costs}"
+    names = dict.fromkeys(row["method"] for row in content["rows"] if row["recipe"] is None)
     rows = [[f"`{name}`", *(cells[name, tower] for tower in GRID_TOWERS.values())] for name in names]
     reasons = dict.fromkeys(f"`{row['method']}`: {row['reason']}." for row in content["refused"])
     return f"{table(['method', *GRID_TOWERS], rows)}\nRefused: {' '.join(reasons)}\n"

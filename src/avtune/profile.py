@@ -45,7 +45,6 @@ def measure(
     *,
     repeats: int = 0,
     depth: int | None = None,
-    known: TowerCosts | None = None,
 ) -> Cost:
     """Measure a recipe at one clip.
 
@@ -57,24 +56,32 @@ def measure(
         labels: Names of the classes.
         repeats: Passes to time; 0 leaves the time out.
         depth: Keep only this many blocks of each tower.
-        known: Towers that were measured before, which is half of the work; new ones are added.
     """
-    model = AudioVisualModel(config, labels, depth=depth, device="meta")
+    cost = measure_model(AudioVisualModel(config, labels, depth=depth, device="meta"), {}, depth=depth)
+    if not repeats:
+        return cost
+    untrained = replace(config, encoder=replace(config.encoder, pretrained=False))
+    return replace(cost, seconds=_seconds(AudioVisualModel(untrained, labels, depth=depth), repeats))
+
+
+def measure_model(model: AudioVisualModel, known: TowerCosts, *, depth: int | None = None) -> Cost:
+    """Count what a model on the meta device costs at one clip.
+
+    Args:
+        model: The model; it is in training mode afterwards.
+        known: Towers that were measured before, which is half of the work; new ones are added.
+        depth: Blocks that each of its towers was cut to, if it was.
+    """
     total, saved = _training_pass(model)
-    towers, tower_saved = _towers_cost(config, labels, depth, {} if known is None else known)
-    seconds = None
-    if repeats:
-        untrained = replace(config, encoder=replace(config.encoder, pretrained=False))
-        seconds = _seconds(AudioVisualModel(untrained, labels, depth=depth), repeats)
+    towers, tower_saved = _towers_cost(model, depth, known)
     return Cost(
         count_parameters(model.network), towers / 1e9, (total - towers) / 1e9, saved / 2**20,
-        tower_saved / 2**20, seconds,
+        tower_saved / 2**20,
     )  # fmt: skip
 
 
-def _towers_cost(
-    config: RunConfig, labels: tuple[str, ...], depth: int | None, known: TowerCosts
-) -> tuple[int, int]:
+def _towers_cost(whole: AudioVisualModel, depth: int | None, known: TowerCosts) -> tuple[int, int]:
+    config = whole.config
     encoder = replace(
         config.encoder, fusion="frozen", preset=None, options={}, tuning=None, tuning_preset=None,
         tuning_options={},
@@ -82,7 +89,7 @@ def _towers_cost(
     plain = RunConfig(input=config.input, encoder=encoder)
     key = repr((plain, depth))
     if key not in known:
-        model = AudioVisualModel(plain, labels, depth=depth, device="meta")
+        model = AudioVisualModel(plain, whole.labels, depth=depth, device="meta")
         model.network.head = nn.Identity()
         known[key] = _training_pass(model)
     return known[key]

@@ -12,7 +12,7 @@ from avtune.counting import Parameters, count_parameters
 from avtune.errors import AvtuneError
 from avtune.fusion import METHODS
 from avtune.model import AudioVisualModel
-from avtune.profile import Cost, TowerCosts, measure
+from avtune.profile import Cost, TowerCosts, measure_model
 from avtune.recipes import parse_config, recipe_names, recipe_path
 from avtune.recipes.published import Published, agrees, published
 from avtune.tuning import TUNINGS
@@ -199,7 +199,7 @@ def _row(name: str | None, config: RunConfig, known: TowerCosts | None) -> Profi
         config,
         count_parameters(model.network),
         _sound_stem(model.network.encoder.audio_tower, model.preprocessing.spectrogram_shape),
-        None if known is None else measure(config, labels, known=known),
+        None if known is None else measure_model(model, known),
         None if name is None else published().get(name),
     )
 

@@ -31,13 +31,6 @@ def encoder_of(
     )  # fmt: skip
 
 
-def clips(encoder: DualEncoder, batch: int = 2, segments: int = 3) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(1)
-    sound = torch.randn(batch, segments, *(encoder.audio_tower.image_size,) * 2, generator=generator)
-    size = encoder.video_tower.image_size
-    return sound, torch.randn(batch, segments, 3, size, size, generator=generator)
-
-
 def head_of(encoder: DualEncoder, **settings: Any) -> MaAvtHead:
     torch.manual_seed(2)
     dims = encoder.audio_tower.dim, encoder.video_tower.dim

@@ -13,6 +13,7 @@ from avtune.counting import saved_bytes
 from avtune.encoder import DualEncoder, create_encoder
 from avtune.fusion import OptionError
 from avtune.fusion.lavish import PRESETS, LavishAdapter, LavishConfig
+from random_clips import clips
 
 NANO = "nano"
 
@@ -23,13 +24,6 @@ def encoder_of(depth: int = 2, tower: str = NANO, **options: Any) -> DualEncoder
     return create_encoder(
         EncoderConfig(tower=tower, pretrained=False, preset=preset, options=options), depth=depth
     )
-
-
-def clips(encoder: DualEncoder, batch: int = 2, segments: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
-    generator = torch.Generator().manual_seed(1)
-    size = encoder.video_tower.image_size
-    sound = torch.randn(batch, segments, size, size, generator=generator)
-    return sound, torch.randn(batch, segments, 3, size, size, generator=generator)
 
 
 def open_gates(encoder: DualEncoder) -> DualEncoder:

@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ma_avt_cases import clips, encoder_of, head_of, whole_loss
+from ma_avt_cases import encoder_of, head_of, whole_loss
 from torch import Tensor
 
 from avtune.fusion.contrastive import BlockwiseContrast, Feature, contrastive_loss
+from random_clips import clips
 
 
 def naive_contrast(video: Tensor, audio: Tensor, takes_part: Tensor, temperature: float) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
-from ma_avt_cases import VIT, clips, encoder_of, head_of
+from ma_avt_cases import VIT, encoder_of, head_of
 from torch import Tensor
 
 from avtune.config import HeadConfig
@@ -19,6 +19,7 @@ from avtune.errors import AvtuneError
 from avtune.fusion import Notes
 from avtune.heads.ma_avt import PRESETS as HEAD_PRESETS
 from avtune.heads.ma_avt import MaAvtHead, MaAvtHeadSettings, ma_avt_loss
+from random_clips import clips
 
 
 def head_answers(background: float, classes: list[float], **settings: Any) -> tuple[MaAvtHead, Encoded]:

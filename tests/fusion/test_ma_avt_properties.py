@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import pytest
 import torch
-from ma_avt_cases import NANO, VIT, clips, encoder_of, head_of, whole_loss
+from ma_avt_cases import NANO, VIT, encoder_of, head_of, whole_loss
 from torch import Tensor
 
 from avtune.config import EncoderConfig, HeadConfig, InputConfig, RunConfig
@@ -18,6 +18,7 @@ from avtune.fusion import OptionError
 from avtune.fusion.contrastive import Feature
 from avtune.fusion.ma_avt import PRESETS, MaAvtConfig
 from avtune.model import AudioVisualModel, load
+from random_clips import clips
 
 
 def test_without_tokens_both_streams_are_exactly_the_frozen_towers() -> None:

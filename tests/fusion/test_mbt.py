@@ -17,6 +17,7 @@ from avtune.fusion import OptionError
 from avtune.fusion.mbt import PRESETS
 from avtune.heads.mbt import MbtHead, MbtHeadSettings, mbt_loss
 from avtune.model import AudioVisualModel
+from random_clips import clips
 
 NANO, VIT = "nano", "vit_tiny_patch16_224"
 
@@ -30,13 +31,6 @@ def encoder_of(depth: int = 3, tower: str = NANO, *, separate: bool = True, **op
         ),
         depth=depth,
     )  # fmt: skip
-
-
-def clips(encoder: DualEncoder, batch: int = 2, segments: int = 3) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(1)
-    size = encoder.video_tower.image_size
-    sound = torch.randn(batch, segments, size, size, generator=generator)
-    return sound, torch.randn(batch, segments, 3, size, size, generator=generator)
 
 
 def plain_mbt(encoder: DualEncoder, sound: Tensor, frames: Tensor, first: int) -> tuple[Tensor, Tensor]:

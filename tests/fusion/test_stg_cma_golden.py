@@ -145,7 +145,7 @@ def check_block(golden: Golden) -> None:
     given = {n: value.requires_grad_() for n, value in golden.group("in").items()}
     streams = {n: batch_first(golden, value) for n, value in given.items()}
     # A file of one stream alone: the other is made up, and must not matter.
-    alone = [name for name in ("a", "v") if name not in streams]
+    alone = [name for name in STREAMS if name not in streams]
     for name in alone:
         streams[name] = torch.randn_like(next(iter(streams.values())))
     sizes = BlockSizes(c["D"], c["D"], c["heads"], c["heads"], segments=c["T"])

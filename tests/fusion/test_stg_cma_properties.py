@@ -14,6 +14,7 @@ from avtune.encoder import DualEncoder, create_encoder, pair_blocks
 from avtune.fusion import BlockSizes, OptionError, build_fusion
 from avtune.fusion.stg_cma import PRESETS, StgCma, StgCmaLayer
 from avtune.fusion.stg_cma_adapters import TemporalAdaptation, hear
+from random_clips import clips
 
 NANO = "nano"
 CLIP = "vit_tiny_patch16_224"
@@ -38,13 +39,6 @@ def small_swin(options: dict[str, Any] | None = None, segments: int = 3) -> Dual
     options = {"ratios": [0.25, 0.125], **(options or {})}
     fusion = build_fusion("stg_cma", pairs, options=options)
     return DualEncoder(tower, tower, fusion, pair_blocks(len(pairs), len(pairs)))
-
-
-def clips(encoder: DualEncoder, batch: int = 2, segments: int = 3) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(1)
-    size = encoder.video_tower.image_size
-    sound = torch.randn(batch, segments, size, size, generator=generator)
-    return sound, torch.randn(batch, segments, 3, size, size, generator=generator)
 
 
 def trained(encoder: DualEncoder) -> DualEncoder:

@@ -8,7 +8,6 @@ import os
 import platform
 import shlex
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from avtune.compare import (
     comparison_png,
     finished_results,
     markdown,
+    processor_name,
     read_comparison,
     run_comparison,
     summarise,
@@ -114,7 +114,7 @@ def _facts(comparison: Comparison, results: list[RunResult], settings: list[str]
         "reference": comparison.reference,
         "commit": _commit(),
         "machine": {
-            "processor": _processor(),
+            "processor": processor_name(),
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
             "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
@@ -136,14 +136,6 @@ def _commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return told.stdout.strip() or None
-
-
-def _processor() -> str:
-    if sys.platform.startswith("linux"):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def _table(rows: list[Row]) -> Table:

@@ -65,7 +65,10 @@ def _profile_all(options: argparse.Namespace) -> int:
             progress.update(task, advance=1, note=row.recipe)
         if combinations:
             for found in profile_grid(began=lambda note: progress.update(task, note=note)):
-                (rows if isinstance(found, ProfileRow) else refused).append(found)  # type: ignore[arg-type]
+                if isinstance(found, Refusal):
+                    refused.append(found)
+                else:
+                    rows.append(found)
                 progress.update(task, advance=1)
     headings = [
         "recipe",

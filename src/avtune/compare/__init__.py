@@ -1,6 +1,7 @@
 """Methods under one ruler: the same data, head, schedule and seeds."""
 
 from avtune.compare.figure import comparison_png
+from avtune.compare.machine import processor_name
 from avtune.compare.plan import (
     Comparison,
     ComparisonError,
@@ -26,6 +27,7 @@ __all__ = [
     "from_json",
     "interval",
     "markdown",
+    "processor_name",
     "read_comparison",
     "run_comparison",
     "summarise",

@@ -22,7 +22,7 @@ from pathlib import Path
 from avtune.config import DataConfig
 from avtune.datasets.listed import MediaFolders, csv_rows, first_file
 from avtune.datasets.records import Collection, DatasetError, Event, FrameFolder, Record, file_name
-from avtune.datasets.splits import complete
+from avtune.datasets.splits import complete_or_score
 
 LISTS = {
     "balanced": ("balanced_train_segments.csv", "balanced.json", "train.json"),
@@ -59,27 +59,25 @@ def read(config: DataConfig) -> Collection:
     for split, lists in (("train", TRAINING[config.split]), ("test", ("eval",))):
         seen: set[str] = set()
         for name in lists:
-            path = first_file(root, [f"{place}{file}" for place in ("", "data/") for file in LISTS[name]])
+            path = first_file((root, root / "data"), *LISTS[name])
             if path is None:
                 continue
             for video, mids, where in _rows(path):
                 if video in seen:
                     continue
                 seen.add(video)
-                events = tuple(Event(_name(mid, names, where), 0.0, float("inf")) for mid in mids)
+                events = tuple(Event(_name(mid, names, where)) for mid in mids)
                 given[split].append(Record(video, source(video, where), events, origin=where))
     if not any(given.values()):
         raise DatasetError(f"{root} holds no list such as {LISTS['balanced'][0]}; put the lists there")
-    splits = {"train": (), "validation": (), "test": tuple(given["test"])}
-    warnings: tuple[str, ...] = ("there is no list of training clips, so this can only be scored",)
-    if given["train"]:
-        splits, warnings = complete(given, config)
+    untrained = "there is no list of training clips, so this can only be scored"
+    splits, warnings = complete_or_score(given, config, untrained)
     return Collection(config.name, root, tuple(names.values()), splits, warnings, clip_seconds=CLIP_SECONDS)
 
 
 def _labels(root: Path) -> dict[str, str]:
     """Names by machine id, in the order of their indices."""
-    path = first_file(root, [f"{place}{name}" for place in ("", "data/") for name in LABELS])
+    path = first_file((root, root / "data"), *LABELS)
     if path is None:
         raise DatasetError(f"{root} holds no {LABELS[0]}; put it there: it gives the classes their order")
     names: dict[str, str] = {}

@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from avtune.config import DataConfig
+from avtune.datasets.listed import first_file
 from avtune.datasets.records import (
     BACKGROUND,
     SPLITS,
@@ -82,7 +83,7 @@ def read(config: DataConfig) -> Collection:
     if config.split not in ("official", "clean"):
         raise DatasetError(f"split {config.split!r} is unknown; use official or clean")
     folders = [folder for folder in (root, root / "AVE_Dataset", root / "data") if folder.is_dir()]
-    annotations = _locate(folders, ANNOTATIONS)
+    annotations = first_file(folders, ANNOTATIONS)
     if annotations is None:
         raise DatasetError(f"{root} holds no {ANNOTATIONS}; unpack the dataset there or point the root at it")
     rows = read_rows(annotations)
@@ -145,14 +146,10 @@ def _row(fields: list[str], origin: str) -> Row:
     return Row(fields[0], file_name(fields[1], origin), start, end, origin)
 
 
-def _locate(folders: Sequence[Path], name: str) -> Path | None:
-    return next((folder / name for folder in folders if (folder / name).is_file()), None)
-
-
 def _split_rows(folders: Sequence[Path], rows: list[Row]) -> dict[str, list[Row]]:
     """Rows of each split, from lists of rows if all three are there, otherwise from lists of row numbers."""
-    row_files = {name: _locate(folders, file) for name, file in ROW_FILES.items()}
-    order_files = {name: _locate(folders, file) for name, file in ORDER_FILES.items()}
+    row_files = {name: first_file(folders, file) for name, file in ROW_FILES.items()}
+    order_files = {name: first_file(folders, file) for name, file in ORDER_FILES.items()}
     found = {name: path for name, path in row_files.items() if path}
     if len(found) == len(SPLITS):
         return {name: read_rows(path) for name, path in found.items()}

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from avtune.config import DataConfig
-from avtune.datasets.listed import MediaFolders, csv_rows, first_file
+from avtune.datasets.listed import clip_source, csv_rows, first_file
 from avtune.datasets.records import Collection, DatasetError, Event, FrameFolder, Record
 from avtune.datasets.splits import complete
 
@@ -28,6 +28,7 @@ EMOTIONS = {"NEU": "neutral", "HAP": "happy", "SAD": "sad", "FEA": "fear", "DIS"
 """Class names by the code in a clip's name, in the order of the class indices that papers use."""
 
 MEDIA = ("VideoFlash", "VideoMP4", "video", "videos", ".")
+UNPACKED = (("frames/Image-01-FPS", "AudioWAV"),)
 TEST_ACTORS, VALIDATION_ACTORS = 0.2, 0.1
 
 
@@ -62,10 +63,10 @@ def read(config: DataConfig) -> Collection:
     root = Path(config.root).expanduser()
     if config.split not in ("official", "clean"):
         raise DatasetError(f"split {config.split!r} is unknown; use official or clean")
-    source = _source(root)
+    source = clip_source(root, MEDIA, UNPACKED)
     given: dict[str, list[Record]] = {}
     for split in ("train", "test"):
-        path = first_file(root, (f"{split}.csv", f"Annotations/{split}.csv"))
+        path = first_file((root, root / "Annotations"), f"{split}.csv")
         if path is None:
             raise DatasetError(f"{root} holds no {split}.csv; put it there or into {root / 'Annotations'}")
         given[split] = [_record(clip, code, where, source) for (clip, code), where in csv_rows(path, 2)]
@@ -114,19 +115,8 @@ def read_votes(path: Path) -> dict[str, Votes]:
 def _record(clip: str, code: str, where: str, source: Callable[[str, str], Path | FrameFolder]) -> Record:
     if code not in EMOTIONS:
         raise DatasetError(f"{where}: emotion {code!r} is none of {', '.join(EMOTIONS)}")
-    event = Event(EMOTIONS[code], 0.0, float("inf"))
+    event = Event(EMOTIONS[code])
     return Record(clip, source(clip, where), (event,), origin=where)
-
-
-def _source(root: Path) -> Callable[[str, str], Path | FrameFolder]:
-    media = MediaFolders(root, MEDIA)
-    frames, sound = root / "frames" / "Image-01-FPS", root / "AudioWAV"
-    if len(media) or not (frames.is_dir() and sound.is_dir()):
-        return media.file
-    # A name that leads elsewhere is refused before it becomes a path.
-    return lambda clip, where: FrameFolder(
-        frames / media.file(clip, where).stem, sound / f"{media.file(clip, where).stem}.wav"
-    )
 
 
 def _actor(record: Record) -> str:

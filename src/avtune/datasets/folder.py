@@ -100,5 +100,5 @@ def _clips(root: Path, folder: Path, warnings: list[str]) -> list[Record]:
         )
     if not videos:
         warnings.append(f"{folder.name}: the folder holds no video, so it is no label")
-    events = () if folder.name.lower() == BACKGROUND else (Event(printable(folder.name), 0.0, float("inf")),)
+    events = () if folder.name.lower() == BACKGROUND else (Event(printable(folder.name)),)
     return [Record(printable(path.relative_to(root).as_posix()), path, events) for path in videos]

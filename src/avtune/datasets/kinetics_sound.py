@@ -38,21 +38,21 @@ def read(config: DataConfig) -> Collection:
     media = MediaFolders(root, MEDIA)
     given: dict[str, list[Record]] = {}
     for split in ("train", "test"):
-        path = first_file(root, (f"my_{split}.txt",))
+        path = first_file((root,), f"my_{split}.txt")
         if path is None:
             raise DatasetError(f"{root} holds no my_{split}.txt; put the lists there")
         given[split] = []
         for (name, _, number), where in csv_rows(path, 3):
             if not number.isdecimal() or int(number) >= len(labels):
                 raise DatasetError(f"{where}: class {number!r} must be a number from 0 to {len(labels) - 1}")
-            event = Event(labels[int(number)], 0.0, float("inf"))
+            event = Event(labels[int(number)])
             given[split].append(Record(name, media.file(name, where), (event,), origin=where))
     splits, warnings = complete(given, config)
     return Collection(config.name, root, labels, splits, warnings, clip_seconds=CLIP_SECONDS)
 
 
 def _labels(root: Path) -> tuple[str, ...]:
-    path = first_file(root, ("classes.txt",))
+    path = first_file((root,), "classes.txt")
     if path is None:
         return tuple(str(number) for number in range(CLASSES))
     names = tuple(line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip())

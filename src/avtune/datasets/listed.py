@@ -1,13 +1,13 @@
-"""What readers of lists of whole clips share: rows of a CSV file, and where a clip's media lie."""
+"""What readers share: where a list lies, rows of a CSV file, and where a clip's media lie."""
 
 from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from avtune.datasets.records import VIDEO_SUFFIXES, DatasetError, file_name
+from avtune.datasets.records import VIDEO_SUFFIXES, DatasetError, FrameFolder, file_name
 
 
 def csv_rows(path: Path, fields: int) -> Iterator[tuple[list[str], str]]:
@@ -42,9 +42,10 @@ def csv_rows(path: Path, fields: int) -> Iterator[tuple[list[str], str]]:
         raise DatasetError(f"{path.name} line {reader.line_num}: {error}; mend the row") from None
 
 
-def first_file(root: Path, names: Sequence[str]) -> Path | None:
-    """The first of some paths below a root that is a file."""
-    return next((root / name for name in names if (root / name).is_file()), None)
+def first_file(folders: Iterable[Path], *names: str) -> Path | None:
+    """The first file of one of some names, in the first folder that holds one."""
+    paths = (folder / name for folder in folders for name in names)
+    return next((path for path in paths if path.is_file()), None)
 
 
 class MediaFolders:
@@ -71,6 +72,10 @@ class MediaFolders:
         """How many files there are."""
         return len(self._files)
 
+    def __contains__(self, stem: str) -> bool:
+        """Whether there is a file of this name."""
+        return stem in self._files
+
     def file(self, stem: str, where: str) -> Path:
         """A clip's file; where there is none, the path at which it would be looked for.
 
@@ -83,3 +88,27 @@ class MediaFolders:
         """
         name = file_name(stem, where)
         return self._files.get(name, self._default / f"{name}{self._suffix}")
+
+
+def clip_source(
+    root: Path, videos: Sequence[str], unpacked: Sequence[tuple[str, str]]
+) -> Callable[[str, str], Path | FrameFolder]:
+    """Map a clip's name, and where it was read, to its media: videos, or unpacked clips where there is no video.
+
+    Args:
+        root: Folder of the dataset.
+        videos: Folders of videos below it, in order of preference.
+        unpacked: Folders of pictures (``<clip>/*.jpg``) and of sound (``<clip>.wav``), in order of preference.
+    """
+    media = MediaFolders(root, videos)
+    layouts = [(root / frames, root / sound) for frames, sound in unpacked]
+    present = [layout for layout in layouts if all(folder.is_dir() for folder in layout)]
+    if len(media) or not present:
+        return media.file
+    frames, sound = present[0]
+
+    def source(clip: str, where: str) -> FrameFolder:
+        name = file_name(clip, where)
+        return FrameFolder(frames / name, sound / f"{name}.wav")
+
+    return source

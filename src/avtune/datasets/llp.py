@@ -18,8 +18,8 @@ from pathlib import Path
 
 from avtune.config import DataConfig
 from avtune.datasets.listed import MediaFolders, first_file
-from avtune.datasets.records import Collection, DatasetError, Event, Record
-from avtune.datasets.splits import complete
+from avtune.datasets.records import Collection, DatasetError, Event, Record, file_name
+from avtune.datasets.splits import complete_or_score
 
 WEAK = {"train": "AVVP_train.csv", "validation": "AVVP_val_pd.csv", "test": "AVVP_test_pd.csv"}
 HEARD, SEEN = "AVVP_eval_audio.csv", "AVVP_eval_visual.csv"
@@ -52,31 +52,26 @@ def read(config: DataConfig) -> Collection:
     media = MediaFolders(root, MEDIA)
     given: dict[str, list[Record]] = {"train": []}
     for split, name in WEAK.items():
-        path = first_file(root, (name, f"data/{name}"))
+        path = first_file((root, root / "data"), name)
         if path is None:
             continue
         given[split] = []
         for (clip, labels), where in _rows(path, ("filename", "event_labels")):
-            events = tuple(Event(_label(label, where), 0.0, float("inf")) for label in labels.split(","))
+            events = tuple(Event(_label(label, where)) for label in labels.split(","))
             heard, seen = (tuple(part.get(clip, ())) for part in dense)
-            file = media.file(clip, where)
-            if not file.exists() and len(clip) > 11:
-                file = media.file(clip[:11], where)
+            # A file is called by its name, or by the YouTube id that this begins with.
+            file = media.file(clip if clip in media else file_name(clip, where)[:11], where)
             given[split].append(Record(clip, file, events, origin=where, heard=heard, seen=seen))
     if not any(given.values()):
         raise DatasetError(f"{root} holds none of {', '.join(WEAK.values())}; put the lists there")
-    splits = {split: tuple(given.get(split, ())) for split in WEAK}
-    warnings: tuple[str, ...] = (
-        "there is no list of training clips, so this can only be scored; add AVVP_train.csv",
-    )
-    if given["train"]:
-        splits, warnings = complete(given, config)
+    untrained = "there is no list of training clips, so this can only be scored; add AVVP_train.csv"
+    splits, warnings = complete_or_score(given, config, untrained)
     return Collection(config.name, root, LABELS, splits, warnings, clip_seconds=CLIP_SECONDS)
 
 
 def _dense(root: Path, name: str) -> dict[str, list[Event]]:
     """Annotated stretches by clip; none where the file is absent."""
-    path = first_file(root, (name, f"data/{name}"))
+    path = first_file((root, root / "data"), name)
     found: dict[str, list[Event]] = defaultdict(list)
     columns = ("filename", "onset", "offset", "event_labels")
     for (clip, onset, offset, label), where in _rows(path, columns) if path else ():

@@ -20,19 +20,19 @@ from pathlib import Path
 from typing import Any
 
 from avtune.config import DataConfig
-from avtune.datasets.listed import MediaFolders, first_file
+from avtune.datasets.listed import clip_source, first_file
 from avtune.datasets.question_text import answer_vocabulary, parse_question, word_vocabulary
-from avtune.datasets.records import Collection, DatasetError, FrameFolder, Record, file_name
-from avtune.datasets.splits import complete
+from avtune.datasets.records import Collection, DatasetError, FrameFolder, Record
+from avtune.datasets.splits import complete_or_score
 
-FOLDERS = ("", "json/", "data/json/", "json_update/", "data/json_update/")
+FOLDERS = ("", "json", "data/json", "json_update", "data/json_update")
 VERSIONS = {
     "official": {"train": "avqa-train.json", "validation": "avqa-val.json", "test": "avqa-test.json"},
     "balance": {"train": "train_balance.json", "test": "test_balance.json"},
     "bias": {"train": "train_bias.json", "test": "test_bias.json"},
 }
 """Lists by ``data.split``; the last two are version 2.0's."""
-PLACES = ("", "data/balance_full_set/", "data/bias_set/", "balance_full_set/", "bias_set/")
+PLACES = ("", "data/balance_full_set", "data/bias_set", "balance_full_set", "bias_set")
 MEDIA = ("video", "videos", "MUCIS-AVQA-videos-Real", "MUSIC-AVQA-videos-Synthetic", ".")
 UNPACKED = (("frames", "audio"), ("video_frames", "raw_audio"))
 CLIP_SECONDS = 60.0
@@ -73,11 +73,11 @@ def read(config: DataConfig) -> Collection:
     root = Path(config.root).expanduser()
     if config.split not in VERSIONS:
         raise DatasetError(f"split {config.split!r} is unknown; use {', '.join(VERSIONS)}")
-    source = _source(root)
+    source = clip_source(root, MEDIA, UNPACKED)
     given: dict[str, list[Record]] = {"train": []}
     for split, name in VERSIONS[config.split].items():
         places = FOLDERS if config.split == "official" else PLACES
-        path = first_file(root, [f"{place}{name}" for place in places])
+        path = first_file([root / place for place in places], name)
         if path is not None:
             given[split] = [
                 _record(row, f"{path.name} question {k + 1}", source) for k, row in enumerate(_rows(path))
@@ -93,10 +93,8 @@ def read(config: DataConfig) -> Collection:
     labels, words = answer_vocabulary(asked).names, word_vocabulary(asked).names
     if not given["train"]:
         labels, words = tuple(dict.fromkeys((*ANSWERS, *labels))), tuple(dict.fromkeys((*WORDS, *words)))
-    splits = {split: tuple(given.get(split, ())) for split in ("train", "validation", "test")}
-    warnings: tuple[str, ...] = ("there is no list of training questions, so this can only be scored",)
-    if given["train"]:
-        splits, warnings = complete(given, config)
+    untrained = "there is no list of training questions, so this can only be scored"
+    splits, warnings = complete_or_score(given, config, untrained)
     return Collection(config.name, root, labels, splits, warnings, clip_seconds=CLIP_SECONDS, words=words)
 
 
@@ -117,13 +115,3 @@ def _rows(path: Path) -> list[Any]:
     if not isinstance(rows, list):
         raise DatasetError(f"{path} must hold a JSON list of questions")
     return rows
-
-
-def _source(root: Path) -> Callable[[str, str], Path | FrameFolder]:
-    media = MediaFolders(root, MEDIA)
-    for frames, audio in UNPACKED:
-        if not len(media) and (root / frames).is_dir() and (root / audio).is_dir():
-            return lambda video, where, frames=frames, audio=audio: FrameFolder(  # type: ignore[misc]
-                root / frames / file_name(video, where), root / audio / f"{video}.wav"
-            )
-    return media.file

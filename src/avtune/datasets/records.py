@@ -37,8 +37,8 @@ class Event:
     """
 
     label: str
-    start: float
-    end: float
+    start: float = 0.0
+    end: float = math.inf
 
 
 @dataclass(frozen=True)

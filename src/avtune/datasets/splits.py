@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from avtune.config import DataConfig
-from avtune.datasets.records import DatasetError, Record
+from avtune.datasets.records import SPLITS, DatasetError, Record
 
 
 def complete(
@@ -45,6 +45,21 @@ def complete(
             )
     splits = {"train": train, "validation": held["validation"], "test": held["test"]}
     return {name: tuple(records) for name, records in splits.items()}, tuple(warnings)
+
+
+def complete_or_score(
+    given: Mapping[str, Sequence[Record]], config: DataConfig, untrained: str
+) -> tuple[dict[str, tuple[Record, ...]], tuple[str, ...]]:
+    """:func:`complete`, also for a collection without training clips, which stays as it is and can only be scored.
+
+    Args:
+        given: The splits that exist; ``train`` has to, and may be empty.
+        config: See :func:`complete`.
+        untrained: What a user should know where there is nothing to train on.
+    """
+    if given["train"]:
+        return complete(given, config)
+    return {split: tuple(given.get(split, ())) for split in SPLITS}, (untrained,)
 
 
 def hold_out(

@@ -16,7 +16,7 @@ from pathlib import Path
 from avtune.config import DataConfig
 from avtune.datasets.listed import MediaFolders, csv_rows, first_file
 from avtune.datasets.records import Collection, DatasetError, Event, Record
-from avtune.datasets.splits import complete
+from avtune.datasets.splits import complete_or_score
 
 MEDIA = ("video", "videos", "clips", "train", "test", ".")
 CLIP_SECONDS = 10.0
@@ -36,38 +36,37 @@ def read(config: DataConfig) -> Collection:
     """
     root = Path(config.root).expanduser()
     given = _rows(root)
-    stat = first_file(root, ("stat.csv", "data/stat.csv"))
+    stat = first_file((root, root / "data"), "stat.csv")
     named = sorted({label for split in given.values() for _, label, _ in split})
     labels = tuple(dict.fromkeys(row[0] for row, _ in csv_rows(stat, 3))) if stat else tuple(named)
-    if unknown := [label for label in named if label not in set(labels)]:
+    if unknown := sorted(set(named) - set(labels)):
         raise DatasetError(
             f"class {unknown[0]!r} is not in stat.csv; take both from one source, or leave stat.csv out"
         )
     media = MediaFolders(root, MEDIA)
     records = {
         split: [
-            Record(name, media.file(name, where), (Event(label, 0.0, float("inf")),), origin=where)
+            Record(name, media.file(name, where), (Event(label),), origin=where)
             for name, label, where in rows
         ]
         for split, rows in given.items()
     }
-    splits, warnings = complete(records, config) if records["train"] else (
-        {"train": (), "validation": (), "test": tuple(records["test"])},
-        ("there is no list of training clips, so this can only be scored; add vggsound.csv",),
-    )  # fmt: skip
+    untrained = "there is no list of training clips, so this can only be scored; add vggsound.csv"
+    splits, warnings = complete_or_score(records, config, untrained)
     return Collection(config.name, root, labels, splits, warnings, clip_seconds=CLIP_SECONDS)
 
 
 def _rows(root: Path) -> dict[str, list[tuple[str, str, str]]]:
     """Name, label and origin of each clip, by split."""
-    if whole := first_file(root, ("vggsound.csv", "data/vggsound.csv")):
+    folders = (root, root / "data")
+    if whole := first_file(folders, "vggsound.csv"):
         given: dict[str, list[tuple[str, str, str]]] = {"train": [], "test": []}
         for (video, start, label, split), where in csv_rows(whole, 4):
             if split not in given or not start.isdecimal():
                 raise DatasetError(f"{where}: expected id,start in seconds,label,train or test")
             given[split].append((f"{video}_{int(start):06d}", label, where))
         return given
-    files = {split: first_file(root, (f"{split}.csv", f"data/{split}.csv")) for split in ("train", "test")}
+    files = {split: first_file(folders, f"{split}.csv") for split in ("train", "test")}
     if not any(files.values()):
         raise DatasetError(f"{root} holds no vggsound.csv, train.csv or test.csv; put the lists there")
     return {

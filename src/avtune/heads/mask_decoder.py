@@ -32,10 +32,10 @@ class DilatedSum(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, in_dim, height, width) to (batch, dim, height, width)."""
-        first, *others = (branch(x) for branch in self.branches)
-        total: Tensor = first
-        for other in others:
-            total = total + other
+        first, *others = self.branches
+        total: Tensor = first(x)
+        for branch in others:
+            total = total + branch(x)
         return total
 
 

@@ -76,12 +76,22 @@ def f_curves(probabilities: Any, truth: Any) -> tuple[Floats, Booleans]:
         # How many of the pixels, and of the true ones, reach each threshold.
         predicted = len(values) - np.searchsorted(np.sort(values), thresholds)
         hits = int(mask.sum()) - np.searchsorted(np.sort(values[mask]), thresholds)
-        precision, recall = hits / np.maximum(predicted, 1), hits / mask.sum()
-        weighed = BETA_SQUARED * precision + recall
-        curves[frame] = np.where(
-            hits > 0, (1 + BETA_SQUARED) * precision * recall / np.maximum(weighed, 1e-20), 0
-        )
+        curves[frame] = f_beta(hits, predicted, mask.sum())
     return curves, sounding
+
+
+def f_beta(hits: Any, predicted: Any, true: Any) -> Floats:
+    """F at beta squared 0.3 from numbers of pixels: 1.3 P R / (0.3 P + R), 0 where nothing is hit.
+
+    Args:
+        hits: Pixels that are predicted and true, of any shape.
+        predicted: Pixels that are predicted.
+        true: Pixels that are true.
+    """
+    precision, recall = hits / np.maximum(predicted, 1), hits / np.maximum(true, 1)
+    weighed = np.maximum(BETA_SQUARED * precision + recall, 1e-20)
+    found: Floats = (1 + BETA_SQUARED) * precision * recall / weighed
+    return found
 
 
 def f_score(curves: Any, sounding: Any) -> float:
@@ -161,8 +171,17 @@ class MaskSums:
 
 def _frames(probabilities: Any, truth: Any) -> tuple[Floats, Booleans]:
     found, true = np.asarray(probabilities, dtype=np.float64), np.asarray(truth) != 0
+    check_frames(found, true)
+    return found, true
+
+
+def check_frames(found: npt.NDArray[Any], true: npt.NDArray[Any]) -> None:
+    """Refuse what are not masks of the same frames.
+
+    Raises:
+        ValueError: The shapes differ or are not those of frames.
+    """
     if found.shape != true.shape or found.ndim != 3:
         raise ValueError(
             f"masks are (frames, height, width) on both sides, not {found.shape} against {true.shape}"
         )
-    return found, true

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from avtune.metrics.segmentation import BETA_SQUARED
+from avtune.metrics.segmentation import check_frames, f_beta
 
 Floats = npt.NDArray[np.float64]
 
@@ -44,10 +44,7 @@ class ClassSums:
             ValueError: The shapes differ, or an index lies outside ``[0, classes)``.
         """
         found, true = np.asarray(predicted, dtype=np.int64), np.asarray(truth, dtype=np.int64)
-        if found.shape != true.shape or found.ndim != 3:
-            raise ValueError(
-                f"masks are (frames, height, width) on both sides, not {found.shape} against {true.shape}"
-            )
+        check_frames(found, true)
         for name, values in (("predicted", found), ("true", true)):
             if values.size and not (values.min() >= 0 and values.max() < classes):
                 raise ValueError(
@@ -59,10 +56,8 @@ class ClassSums:
             counts = pairs.reshape(classes, classes)
             both, has, says = counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0)
             either = has + says - both
-            precision, recall = both / np.maximum(says, 1), both / np.maximum(has, 1)
-            weighed = np.maximum(BETA_SQUARED * precision + recall, 1e-20)
             sums.iou += both / np.maximum(either, 1)
-            sums.f += (1 + BETA_SQUARED) * precision * recall / weighed
+            sums.f += f_beta(both, says, has)
             sums.frames += either > 0
         return sums
 

@@ -106,7 +106,8 @@ def saved_bytes(module: nn.Module) -> Iterator[list[int]]:
             # Held, so that no later storage gets the same address.
             kept.append(tensor)
             count[0] += storage.nbytes()
-        return tensor
+        # A step that keeps its own output would otherwise keep itself, and all before it, for good.
+        return tensor.detach()
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         yield count

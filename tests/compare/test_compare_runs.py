@@ -10,10 +10,13 @@ from avtune.cli import main
 from avtune.compare import (
     CompareObserver,
     ComparisonError,
+    finished_costs,
     finished_results,
+    measure_costs,
     read_comparison,
     run_comparison,
 )
+from avtune.compare import cost as costing
 from avtune.compare import running as comparing
 from avtune.media import write_video
 
@@ -42,6 +45,9 @@ class Watching(CompareObserver):
     def running(self, variant, seed, rate, done, runs):
         assert done < runs
         self.begun.append((variant, seed, rate))
+
+    def measuring(self, variant, done, variants):
+        assert done < variants
 
     def ran(self, result):
         self.ended.append(result.variant)
@@ -88,7 +94,6 @@ def test_runs_are_chosen_on_validation_kept_and_never_run_again(place, compariso
     lavish = next(result for result in results if result.variant == "lavish")
     alone = next(result for result in results if result.variant == "head alone")
     assert lavish.trainable > alone.trainable == alone.head
-    assert lavish.saved_mib > alone.saved_mib
     assert 0 <= lavish.test <= 1
     assert not list(folder.rglob("state"))
 
@@ -98,6 +103,27 @@ def test_runs_are_chosen_on_validation_kept_and_never_run_again(place, compariso
     monkeypatch.setattr(comparing, "_train", refuse)
     monkeypatch.setattr(comparing, "read_collection", refuse)
     assert run_comparison(comparison, folder) == results
+
+
+def test_what_a_variant_costs_is_measured_once_and_alone(place, comparison, monkeypatch):
+    folder = place / "runs"
+    assert finished_costs(comparison, folder) == {}
+    costs = measure_costs(comparison, folder, Watching())
+    assert set(costs) == {"head alone", "lavish"}
+    assert costs["lavish"].saved_mib > costs["head alone"].saved_mib == 0
+    assert all(cost.seconds_per_step > 0 for cost in costs.values())
+    # What the updates trained is thrown away: the runs of before are all that is there.
+    assert len(finished_results(comparison, folder)[0]) == 4
+    (folder / "lavish" / "cost.json").unlink()
+    measured = []
+
+    def measure(config, clips):
+        measured.append(config.encoder.fusion)
+        return costs["lavish"]
+
+    monkeypatch.setattr(costing, "_measure", measure)
+    assert measure_costs(comparison, folder) == costs == finished_costs(comparison, folder)
+    assert measured == ["lavish"]
 
 
 def test_an_unfinished_comparison_tells_what_is_settled(place, comparison):
@@ -135,6 +161,7 @@ def test_the_command_writes_table_plot_and_numbers(place, capsys):
     assert {row["variant"] for row in content["rows"]} == {"head alone", "lavish"}
     assert content["reference"] == "head alone"
     assert content["seeds"] == [0, 1]
+    assert all(row["cost"]["seconds_per_step"] > 0 for row in content["rows"])
     assert str(place) not in json.dumps(content)
     assert (place / "runs" / "comparison.png").read_bytes().startswith(b"\x89PNG")
     assert "lavish" in (place / "runs" / "comparison.md").read_text()

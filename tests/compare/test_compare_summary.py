@@ -10,10 +10,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from avtune.compare import RunResult, as_json, comparison_png, from_json, interval, markdown, summarise
+from avtune.compare import (
+    Cost,
+    RunResult,
+    as_json,
+    comparison_png,
+    from_json,
+    interval,
+    markdown,
+    summarise,
+)
 from avtune.compare.summary import HEADINGS
 
-RUN = RunResult("a", 0, 0.003, 0.5, 0.6, 0.4, "segment accuracy", 1000, 400, 3.0, 120.0, 0.05, 9.0, 20, 0)
+RUN = RunResult("a", 0, 0.003, 0.5, 0.6, 0.4, "segment accuracy", 1000, 400, 9.0, 20, 0)
+COST = Cost(saved_mib=3.0, peak_mib=120.0, seconds_per_step=0.05)
 
 
 def runs(variant: str, scores: list[float], **changes: object) -> list[RunResult]:
@@ -61,32 +71,30 @@ def test_one_seed_gives_no_verdict():
     assert [row.verdict for row in rows] == ["one seed only", "reference"]
 
 
-def test_rows_hold_the_largest_peak_and_the_methods_weights():
-    results = [
-        replace(RUN, seed=0, peak_mib=100.0),
-        replace(RUN, seed=1, peak_mib=130.0, seconds_per_step=0.07),
-    ]
-    (row,) = summarise(results, searches={"a": {0.003: 0.5, 0.01: 0.4}})
-    assert (row.peak_mib, row.method, row.trainable) == (130.0, 600, 1000)
-    assert row.seconds_per_step == pytest.approx(0.06)
+def test_rows_hold_the_methods_weights_and_what_was_measured():
+    (row,) = summarise(runs("a", [0.5, 0.6]), searches={"a": {0.003: 0.5, 0.01: 0.4}}, costs={"a": COST})
+    assert (row.cost, row.method, row.trainable) == (COST, 600, 1000)
     assert row.rates == {0.003: 0.5, 0.01: 0.4}
-    assert summarise([replace(RUN, peak_mib=None)])[0].peak_mib is None
+    assert summarise(runs("a", [0.5]), costs={"b": COST})[0].cost is None
 
 
 def test_json_gives_the_rows_back():
-    rows = summarise(runs("a", [0.5, 0.6]) + runs("b | c", [0.9]), "a", {"a": {0.1: 0.2}})
+    rows = summarise(runs("a", [0.5, 0.6]) + runs("b | c", [0.9]), "a", {"a": {0.1: 0.2}}, {"a": COST})
     content = as_json(rows, commit="abc")
     assert content["commit"] == "abc"
     assert from_json(json.loads(json.dumps(content))) == rows
 
 
 def test_the_table_has_a_cell_for_every_heading():
-    text = markdown(summarise(runs("a", [0.5, 0.6]) + runs("b", [0.9, 0.7]), "a"))
+    costs = {"a": COST}
+    text = markdown(summarise(runs("a", [0.5, 0.6]) + runs("b", [0.9, 0.7]), "a", costs=costs))
     lines = text.splitlines()
     assert len(lines) == 4
     assert {line.count("|") for line in lines} == {len(HEADINGS) + 1}
     assert "not told apart" in lines[2]
     assert "55.0 ± 63.5" in lines[3]
+    assert "| 3 | 120 | 50 |" in lines[3]
+    assert "|  |  |  |" in lines[2]
 
 
 def test_the_plot_is_the_same_each_time_and_grows_with_the_rows(tmp_path):

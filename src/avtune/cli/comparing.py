@@ -27,8 +27,10 @@ from avtune.compare import (
     as_json,
     compare_methods,
     comparison_png,
+    finished_costs,
     finished_results,
     markdown,
+    measure_costs,
     processor_name,
     read_comparison,
     run_comparison,
@@ -50,12 +52,11 @@ class ComparingObserver(ConsoleObserver, CompareObserver):
 
     def running(self, variant: str, seed: int, rate: float, done: int, runs: int) -> None:
         """Move the bar of all runs on and take those of the last one away."""
-        for task in self.progress.task_ids:
-            if task != self.overall:
-                self.progress.remove_task(task)
-        self.last_validation = ""
-        note = f"{variant}, seed {seed}, rate {rate:g}"
-        self.progress.update(self.overall, completed=done, total=runs, note=note)
+        self._next(done, runs, f"{variant}, seed {seed}, rate {rate:g}")
+
+    def measuring(self, variant: str, done: int, variants: int) -> None:
+        """Show what is measured."""
+        self._next(done, variants, f"{variant}: memory and time")
 
     def ran(self, result: RunResult) -> None:
         """A line for each finished run, so that a log tells them too."""
@@ -63,6 +64,13 @@ class ComparingObserver(ConsoleObserver, CompareObserver):
             f"{result.variant}, seed {result.seed}, rate {result.learning_rate:g}: {100 * result.test:.1f} % "
             f"({result.seconds:.0f} s)"
         )
+
+    def _next(self, done: int, of: int, note: str) -> None:
+        for task in self.progress.task_ids:
+            if task != self.overall:
+                self.progress.remove_task(task)
+        self.last_validation = ""
+        self.progress.update(self.overall, completed=done, total=of, note=note)
 
 
 def compare(options: argparse.Namespace) -> int:
@@ -72,8 +80,14 @@ def compare(options: argparse.Namespace) -> int:
     folder = Path(options.out or f"runs/compare_{comparison.name}")
     with ComparingObserver() as observer:
         run_comparison(comparison, folder, observer, options.only)
+        # With --only another process may be at work beside this one.
+        costs = (
+            finished_costs(comparison, folder)
+            if options.only
+            else measure_costs(comparison, folder, observer)
+        )
     results, searches = finished_results(comparison, folder)
-    rows = summarise(results, comparison.reference, searches)
+    rows = summarise(results, comparison.reference, searches, costs)
     facts = _facts(comparison, results, options.settings)
     write_atomically(folder / f"{NAME}.json", json.dumps(as_json(rows, **facts), indent=1).encode())
     write_atomically(folder / f"{NAME}.md", markdown(rows).encode())

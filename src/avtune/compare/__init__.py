@@ -1,5 +1,6 @@
 """Methods under one ruler: the same data, head, schedule and seeds."""
 
+from avtune.compare.cost import Cost, finished_costs, measure_costs
 from avtune.compare.figure import comparison_png
 from avtune.compare.machine import processor_name
 from avtune.compare.plan import (
@@ -16,6 +17,7 @@ __all__ = [
     "CompareObserver",
     "Comparison",
     "ComparisonError",
+    "Cost",
     "Interval",
     "Row",
     "RunResult",
@@ -23,10 +25,12 @@ __all__ = [
     "compare_methods",
     "comparison_names",
     "comparison_png",
+    "finished_costs",
     "finished_results",
     "from_json",
     "interval",
     "markdown",
+    "measure_costs",
     "processor_name",
     "read_comparison",
     "run_comparison",

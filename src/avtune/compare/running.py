@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import statistics
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -13,10 +12,9 @@ from typing import Any
 
 import torch
 
-from avtune.compare.memory import peak_bytes, reset_peak
 from avtune.compare.plan import Comparison, ComparisonError, at_rate
 from avtune.config import RunConfig
-from avtune.counting import count_parameters, example_batch, saved_bytes
+from avtune.counting import count_parameters
 from avtune.model import CONFIG, AudioVisualModel
 from avtune.recipes import to_yaml
 from avtune.runs import Clips, RunObserver, fit_model, prepare_clips, read_collection, training_truths
@@ -43,10 +41,6 @@ class RunResult:
         score: Name of the score.
         trainable: Weights that were trained, head included.
         head: Those of the head.
-        saved_mib: Bytes kept between forward and backward pass of one clip, 2^20.
-        peak_mib: Largest memory while training, 2^20: allocated on the accelerator, or resident in the process, which
-            also holds the clips; ``None``: not known.
-        seconds_per_step: Median time of an update.
         seconds: Time of the whole run.
         clips: Clips scored.
         damaged: Files that could not be read.
@@ -61,9 +55,6 @@ class RunResult:
     score: str
     trainable: int
     head: int
-    saved_mib: float
-    peak_mib: float | None
-    seconds_per_step: float
     seconds: float
     clips: int
     damaged: int
@@ -77,6 +68,9 @@ class CompareObserver(RunObserver):
 
     def ran(self, result: RunResult) -> None:
         """A run ended, now or in an earlier call."""
+
+    def measuring(self, variant: str, done: int, variants: int) -> None:
+        """What variant ``done`` of ``variants`` takes is about to be measured."""
 
 
 def run_comparison(
@@ -150,17 +144,26 @@ def finished_results(
     return results, searches
 
 
+def variant_folder(folder: Path, variant: str) -> Path:
+    """Where all of a variant's runs lie."""
+    return folder / "".join(sign if sign.isalnum() or sign in "-_+." else "_" for sign in variant)
+
+
 def run_folder(folder: Path, variant: str, rate: float, seed: int) -> Path:
     """Where a run of a comparison lies."""
-    plain = "".join(sign if sign.isalnum() or sign in "-_+." else "_" for sign in variant)
-    return folder / plain / f"lr_{rate:g}" / f"seed_{seed}"
+    return variant_folder(folder, variant) / f"lr_{rate:g}" / f"seed_{seed}"
 
 
 class ClipShelf:
-    """Clips by what they are made of: variants that see the same tensors share them."""
+    """Clips by what they are made of: variants that see the same tensors share them.
 
-    def __init__(self, observer: RunObserver) -> None:
-        self._observer = observer
+    Args:
+        observer: Who watches the reading.
+        training_clips: Keep only so many training clips, and nothing else; ``None``: all splits.
+    """
+
+    def __init__(self, observer: RunObserver, training_clips: int | None = None) -> None:
+        self._observer, self._few = observer, training_clips
         self._shelf: dict[str, Clips] = {}
 
     def clips(self, config: RunConfig) -> Clips:
@@ -173,6 +176,8 @@ class ClipShelf:
         key = json.dumps(seen, sort_keys=True)
         if key not in self._shelf:
             collection = read_collection(config, self._observer)
+            if self._few is not None:
+                collection = replace(collection, splits={"train": collection.splits["train"][: self._few]})
             model = _sketch(config, collection.labels)
             # Only one kind is kept: two would take twice the memory.
             self._shelf = {key: prepare_clips(config, model, collection, self._observer)}
@@ -207,9 +212,7 @@ def _train(
     torch.manual_seed(seed)
     model = AudioVisualModel(config, clips.collection.labels)
     write_atomically(place / CONFIG, to_yaml(model.config).encode())
-    reset_peak()
     damaged = fit_model(model, config, place, clips, observer)
-    peak = peak_bytes()
     model.save(place)
     scored = clips.splits["test" if "test" in clips.splits else "validation"]
     found = evaluate(model.network, model.task, scored, batch_size=config.train.batch_size)
@@ -225,21 +228,9 @@ def _train(
         model.task.majority(training_truths(model, clips), found.scores),
         found.scores.name,
         parameters.trainable, parameters.parts["head"],
-        round(_saved(model) / 2**20, 1),
-        None if peak is None else round(peak / 2**20, 1),
-        round(statistics.median(row["seconds"] for row in log if row["event"] == "step"), 4),
         round(time.perf_counter() - started, 1),
         found.clips, len({**damaged, **found.damaged}),
     )  # fmt: skip
-
-
-def _saved(model: AudioVisualModel) -> int:
-    batch = example_batch(model.preprocessing, next(model.parameters()).device)
-    model.network.train()
-    with saved_bytes(model) as count:
-        model.network(batch)
-    model.eval()
-    return count[0]
 
 
 def _best(variant: str, tried: list[RunResult]) -> RunResult:

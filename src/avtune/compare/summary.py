@@ -10,6 +10,7 @@ from typing import Any
 
 from scipy.stats import t as student
 
+from avtune.compare.cost import Cost
 from avtune.compare.running import RunResult
 
 
@@ -51,9 +52,7 @@ class Row:
             empty without a reference.
         trainable: Weights that are trained, head included.
         method: Those of the method.
-        saved_mib: Bytes kept for the backward pass of one clip, 2^20.
-        peak_mib: Largest memory while training, 2^20, the largest over the seeds.
-        seconds_per_step: Median over the seeds.
+        cost: Memory and time of training; ``None``: not measured yet.
         seeds: Test score by seed.
         rates: Validation score by learning rate, of the seed that chose it.
     """
@@ -65,9 +64,7 @@ class Row:
     verdict: str
     trainable: int
     method: int
-    saved_mib: float
-    peak_mib: float | None
-    seconds_per_step: float
+    cost: Cost | None
     seeds: dict[int, float]
     rates: dict[float, float]
 
@@ -89,6 +86,7 @@ def summarise(
     results: Sequence[RunResult],
     reference: str | None = None,
     searches: Mapping[str, Mapping[float, float]] | None = None,
+    costs: Mapping[str, Cost] | None = None,
 ) -> list[Row]:
     """One row for each variant, the best first.
 
@@ -97,6 +95,7 @@ def summarise(
         reference: Variant that the others are held against, seed by seed: what the seeds share (order of the clips,
             initial head) then does not widen the interval.
         searches: Validation score by learning rate, by variant.
+        costs: Memory and time, by variant.
     """
     by_variant: dict[str, list[RunResult]] = {}
     for result in results:
@@ -106,7 +105,6 @@ def summarise(
     for name, runs in by_variant.items():
         gains = [run.test - against[run.seed] for run in runs if run.seed in against]
         gain = interval(gains) if gains and name != reference else None
-        peaks = [run.peak_mib for run in runs if run.peak_mib is not None]
         rows.append(
             Row(
                 variant=name,
@@ -116,9 +114,7 @@ def summarise(
                 verdict="reference" if name == reference else _verdict(gain),
                 trainable=runs[0].trainable,
                 method=runs[0].trainable - runs[0].head,
-                saved_mib=runs[0].saved_mib,
-                peak_mib=max(peaks, default=None),
-                seconds_per_step=statistics.median(run.seconds_per_step for run in runs),
+                cost=(costs or {}).get(name),
                 seeds={run.seed: run.test for run in runs},
                 rates=dict((searches or {}).get(name, {})),
             )
@@ -164,9 +160,7 @@ def cells_of(row: Row) -> list[str]:
         gain,
         f"{row.trainable / 1e6:.3f} M",
         f"{(row.trainable - row.method) / 1e6:.3f} M",
-        f"{row.saved_mib:.0f}",
-        "" if row.peak_mib is None else f"{row.peak_mib:.0f}",
-        f"{1000 * row.seconds_per_step:.0f}",
+        *_costs(row.cost),
         f"{row.learning_rate:g}",
         str(row.score.count),
     ]
@@ -176,6 +170,13 @@ def written(value: Interval, *, signed: bool = False) -> str:
     """Mean and half width in percent: ``64.2 ± 3.1``."""
     mean = f"{100 * value.mean:+.1f}" if signed else f"{100 * value.mean:.1f}"
     return mean if value.half_width is None else f"{mean} ± {100 * value.half_width:.1f}"
+
+
+def _costs(cost: Cost | None) -> list[str]:
+    if cost is None:
+        return ["", "", ""]
+    peak = "" if cost.peak_mib is None else f"{cost.peak_mib:.0f}"
+    return [f"{cost.saved_mib:.0f}", peak, f"{1000 * cost.seconds_per_step:.0f}"]
 
 
 def _verdict(gain: Interval | None) -> str:
@@ -189,11 +190,12 @@ def _verdict(gain: Interval | None) -> str:
 
 
 def _row(content: Mapping[str, Any]) -> Row:
-    gain = content["gain"]
+    gain, cost = content["gain"], content["cost"]
     return Row(**{
         **content,
         "score": Interval(**content["score"]),
         "gain": None if gain is None else Interval(**gain),
+        "cost": None if cost is None else Cost(**cost),
         "seeds": {int(seed): value for seed, value in content["seeds"].items()},
         "rates": {float(rate): value for rate, value in content["rates"].items()},
     })  # fmt: skip

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import avtune
 from avtune.media import MediaError
-from avtune.report import TimelineClip, write_prediction_page
+from avtune.report import write_prediction
 
 
 def main() -> None:
@@ -29,17 +29,7 @@ def main() -> None:
         print(video.name, *prediction.notes, sep="; ")
         for event in prediction.timeline:
             print(f"  {event.start:.1f} to {event.end:.1f} s: {event.label} ({event.probability:.0%})")
-        clip = TimelineClip(
-            name=video.name,
-            segment_seconds=prediction.segment_seconds,
-            labels=prediction.labels,
-            probabilities=prediction.probabilities,
-            predicted=prediction.classes,
-            video=video,
-            notes=prediction.notes,
-        )
-        page = options.out / f"{video.stem}.html"
-        write_prediction_page(page, clip, {"Run": str(options.run)})
+        page = write_prediction(prediction, options.out, video.stem, {"Run": str(options.run)})
         print(f"  {page}")
 
 

@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 
 import avtune
 from avtune.media import MediaError, write_video
-from avtune.model import AudioVisualModel, ModelError, Prediction, create_model, load
+from avtune.model import AudioVisualModel, ModelError, create_model, load
+from avtune.tasks import TimelinePrediction
 
 LABELS = ("bell", "drum")
 
@@ -85,7 +86,7 @@ def test_what_cannot_be_read_is_one_error_with_the_mend(tmp_path: Path) -> None:
 
 def test_the_timeline_joins_equal_answers_and_leaves_background_out() -> None:
     rows = np.eye(3, dtype=np.float32)[[2, 0, 0, 1, 2, 2]] * 0.8 + 0.2 / 3
-    timeline = Prediction(Path("x"), ("bell", "drum", "background"), 0.5, rows).timeline
+    timeline = TimelinePrediction(Path("x"), ("bell", "drum", "background"), 0.5, rows).timeline
     assert [(event.start, event.end, event.label) for event in timeline] == [
         (0.5, 1.5, "bell"),
         (1.5, 2.0, "drum"),

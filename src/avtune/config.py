@@ -150,13 +150,18 @@ class HeadConfig:
 
     Attributes:
         task: Name in ``avtune.tasks.TASKS``.
-        name: Head in ``avtune.heads.HEADS``, for event localization.
-        preset: Named settings of that head; ``None``: its first, the paper's.
+        name: Head in ``avtune.heads.HEADS``, for event localization and classification.
+        preset: Named settings of that head, or of the other tasks' own; ``None``: its first, the paper's.
         hidden: Width of the head's first linear layer.
         loss: Loss of the head ``segment``: ``cross_entropy``, or ``binary_on_softmax`` as the LAVISH authors' AVE
             code. The other heads bring their own.
         dropout: Share of the head ``segment``'s hidden values that training leaves out (STG-CMA's AVE code 0.5). The
             other heads bring their own.
+        supervision: For event localization: ``segments``: the class of each segment is told; ``clips``: only which
+            events a clip holds (weakly supervised).
+        multi_label: For classification: a clip can have any number of labels.
+        streams: ``both``; ``alone``: two heads, of which each sees one stream: the floors of a score.
+        options: Settings of the other tasks' heads that differ from the preset, by name.
     """
 
     task: str = "localization"
@@ -165,6 +170,10 @@ class HeadConfig:
     hidden: int = 512
     loss: Literal["cross_entropy", "binary_on_softmax"] = "cross_entropy"
     dropout: float = 0.0
+    supervision: Literal["segments", "clips"] = "segments"
+    multi_label: bool = False
+    streams: Literal["both", "alone"] = "both"
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass

@@ -66,8 +66,10 @@ def millions(count: int) -> str:
     return f"{count / 1e6:.3f} M"
 
 
-def example_batch(preprocessing: Preprocessing, device: torch.device | str = "cpu", clips: int = 1) -> Batch:
-    """A batch of made-up clips of the shapes that preprocessing gives."""
+def example_batch(
+    preprocessing: Preprocessing, device: torch.device | str = "cpu", clips: int = 1, question_length: int = 0
+) -> Batch:
+    """A batch of made-up clips of the shapes that preprocessing gives, with questions of so many words."""
     segments, size = preprocessing.segments, preprocessing.size
     rows, columns = preprocessing.spectrogram_shape
     return Batch(
@@ -78,6 +80,9 @@ def example_batch(preprocessing: Preprocessing, device: torch.device | str = "cp
         valid=torch.ones(clips, segments, dtype=torch.bool, device=device),
         target=None,
         names=["example"] * clips,
+        question=torch.zeros(clips, question_length, dtype=torch.int64, device=device)
+        if question_length
+        else None,
     )
 
 

@@ -38,6 +38,9 @@ class Encoded:
         valid: Which segments exist in their files, (batch, T) bool; ``None``: all.
         has_audio: Which clips have sound, (batch,) bool; ``None``: all.
         has_video: Which clips have frames, (batch,) bool; ``None``: all.
+        video_stages: Frame tokens at the end of each stage of the tower (batch * T, length, dim), the finest first,
+            without what methods append; the last is ``video``. Empty unless the encoder's ``keep_stages`` is set.
+        question: What is asked about each clip, word numbers (batch, words) int64; ``None``: nothing.
     """
 
     audio: Tensor
@@ -50,6 +53,8 @@ class Encoded:
     valid: Tensor | None = None
     has_audio: Tensor | None = None
     has_video: Tensor | None = None
+    video_stages: tuple[Tensor, ...] = ()
+    question: Tensor | None = None
 
 
 class DualEncoder(nn.Module):
@@ -65,9 +70,14 @@ class DualEncoder(nn.Module):
         resampling: How a learned position embedding is fitted to the spectrogram's size: ``grid`` in two
             dimensions, ``sequence`` as the LAVISH authors' code.
 
+    Attributes:
+        keep_stages: Hand the frames' tokens of every stage on, for heads that need more than one scale.
+
     Raises:
         PlanError: If the plan leaves out or repeats a block, or its pairs do not match the method's layers.
     """
+
+    keep_stages = False
 
     def __init__(
         self,
@@ -125,6 +135,7 @@ class DualEncoder(nn.Module):
         audio, video = self.tuning.open(audio, video)
         audio, video = self.fusion.open(audio, video, notes)
         layers = iter(self.fusion.layers)
+        stages = []
         for i, j in self.plan:
             if i is not None:
                 a, audio = self._bind("audio", i, audio, audio_positions)
@@ -136,6 +147,9 @@ class DualEncoder(nn.Module):
                 audio = _alone(a, audio)
             else:
                 video = _alone(v, video)
+            if j in self._stage_ends:
+                # Prompts and the like stand behind the tower's own tokens.
+                stages.append(video[:, : self.video_tower.lengths(*frames.shape[-2:])[j]])
         audio, video = self.audio_tower.finish(audio), self.video_tower.finish(video)
         audio, video = self.fusion.close(audio, video, notes)
         audio, video = self.tuning.close(audio, video)
@@ -147,7 +161,13 @@ class DualEncoder(nn.Module):
             notes,
             self.audio_tower.prefix_tokens,
             self.video_tower.prefix_tokens,
+            video_stages=(*stages, video) if self.keep_stages else (),
         )
+
+    @property
+    def _stage_ends(self) -> tuple[int, ...]:
+        """Last blocks of all stages but the last, whose tokens are those after the final norm."""
+        return tuple(stage[-1] for stage in self.video_tower.stages[:-1]) if self.keep_stages else ()
 
     def _bind(self, stream: Stream, index: int, x: Tensor, positions: Positions) -> tuple[BoundBlock, Tensor]:
         """A block as its stream sees it, and the stream on that block's grid."""

@@ -5,12 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import torch
 from safetensors import SafetensorError, safe_open
@@ -22,16 +20,16 @@ from avtune.config import AudioInput, EncoderConfig, HeadConfig, InputConfig, Ru
 from avtune.counting import count_parameters, example_batch, millions, multiply_adds
 from avtune.encoder import create_encoder, create_towers
 from avtune.errors import AvtuneError
-from avtune.options import choose
 from avtune.recipes import parse_config, to_yaml
-from avtune.tasks import TASKS
+from avtune.tasks import Prediction, Window, create_task
 from avtune.tasks.network import Network
 from avtune.train.files import write_atomically
-from avtune.transforms import Preprocessing, Sample, collate
+from avtune.transforms import Batch, Prepared, Preprocessing, Sample, collate
 
-WEIGHTS, LABELS, CONFIG, PREPROCESSING = (
+WEIGHTS, LABELS, WORDS, CONFIG, PREPROCESSING = (
     "weights.safetensors",
     "labels.json",
+    "words.json",
     "config.yaml",
     "preprocessing.json",
 )
@@ -41,70 +39,13 @@ class ModelError(AvtuneError):
     """A run folder that cannot be loaded; the message says what to do."""
 
 
-@dataclass(frozen=True)
-class TimelineEvent:
-    """A stretch of time with one answer.
-
-    Attributes:
-        start: Seconds.
-        end: Seconds.
-        label: What happens.
-        probability: Mean over its segments, in [0, 1].
-    """
-
-    start: float
-    end: float
-    label: str
-    probability: float
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What a model says of a file.
-
-    Attributes:
-        path: The file.
-        labels: Class names, background last.
-        segment_seconds: Length of one segment.
-        probabilities: (segments, classes), rows sum to one; segments cover the file from 0 on.
-        notes: What a reader should know: a stream that is missing, damage, padding.
-    """
-
-    path: Path
-    labels: tuple[str, ...]
-    segment_seconds: float
-    probabilities: npt.NDArray[np.float32]
-    notes: tuple[str, ...] = ()
-
-    @property
-    def classes(self) -> npt.NDArray[np.int64]:
-        """The most probable class of each segment (segments,)."""
-        classes: npt.NDArray[np.int64] = self.probabilities.argmax(-1).astype(np.int64)
-        return classes
-
-    @property
-    def timeline(self) -> list[TimelineEvent]:
-        """Runs of equal answers, background left out."""
-        classes = self.classes
-        bounds = [0, *(int(k) + 1 for k in np.flatnonzero(np.diff(classes))), len(classes)]
-        return [
-            TimelineEvent(
-                start * self.segment_seconds,
-                end * self.segment_seconds,
-                self.labels[classes[start]],
-                float(self.probabilities[start:end, classes[start]].mean()),
-            )
-            for start, end in pairwise(bounds)
-            if start < end and classes[start] != len(self.labels) - 1
-        ]
-
-
 class AudioVisualModel(nn.Module):
     """Encoder, head, preprocessing and labels in one.
 
     Args:
         config: What it is built from; ``data``, ``optimizer`` and ``train`` are carried along for the record.
-        labels: Names of the classes, background left out.
+        labels: Names of the classes, background left out, or of the answers.
+        words: Words that questions are made of, in the order of their numbers.
         depth: Keep only this many blocks of each tower (for tests).
         device: ``meta`` builds shapes without memory.
 
@@ -117,18 +58,19 @@ class AudioVisualModel(nn.Module):
         config: RunConfig,
         labels: tuple[str, ...],
         *,
+        words: tuple[str, ...] = (),
         depth: int | None = None,
         device: str | None = None,
     ) -> None:
         super().__init__()
         audio, video = create_towers(config.encoder, depth=depth, device=device)
         self.config = replace(config, input=complete_input(config.input, audio))
-        self.labels = labels
+        self.labels, self.words = labels, words
         self.preprocessing = Preprocessing.from_config(
             self.config.input, video.image_size, video.mean, video.std,
             audio_size=None if _takes_any_size(audio) else audio.image_size,
         )  # fmt: skip
-        self.task = choose("task", config.head.task, TASKS)(labels, self.config.input, config.head)
+        self.task = create_task(labels, self.config.input, config.head, words)
         encoder = create_encoder(
             config.encoder,
             towers=(audio, video),
@@ -144,8 +86,8 @@ class AudioVisualModel(nn.Module):
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Labels with background behind them, in the order of the outputs."""
-        return (*self.labels, "background")
+        """Names of the outputs, in their order; background is last where the task has one."""
+        return self.task.class_names
 
     def summary(self) -> str:
         """What the model is and costs, as a few lines to print; works on the meta device too.
@@ -156,11 +98,12 @@ class AudioVisualModel(nn.Module):
         """
         encoder, parameters = self.network.encoder, count_parameters(self.network)
         device = next(self.parameters()).device
-        gmacs = multiply_adds(self.network, example_batch(self.preprocessing, device)) / 1e9
+        batch = example_batch(self.preprocessing, device, question_length=self.task.question_length)
+        gmacs = multiply_adds(self.network, batch) / 1e9
         towers = encoder.video_tower.name
         towers += " for both streams" if encoder.shared else f", {encoder.audio_tower.name} for the sound"
         lines = {
-            "task": f"{self.config.head.task}, {len(self.labels)} labels and background",
+            "task": f"{self.config.head.task}, {len(self.class_names)} outputs",
             "towers": towers,
             "method": " and ".join(self.config.encoder.methods),
             "trainable": millions(parameters.trainable),
@@ -177,62 +120,61 @@ class AudioVisualModel(nn.Module):
         self,
         path: str | Path,
         *,
+        question: str | None = None,
         stride_segments: int | None = None,
         batch_size: int = 8,
         advanced: Callable[[int], None] | None = None,
     ) -> Prediction:
-        """Say what happens when in a file of any length.
+        """Answer for a file of any length.
 
         Windows of as many segments as the model was trained on slide over the file; where they overlap their
-        probabilities are averaged.
+        answers are averaged.
 
         Args:
             path: A video; a file without sound, or sound alone, is answered from what there is, and the
                 prediction's notes say so.
+            question: What is asked, where the task is to answer questions.
             stride_segments: Segments between two windows; ``None``: half a window.
             batch_size: Windows per step.
             advanced: Called with the number of windows done since the last call.
 
+        Returns:
+            The form of :mod:`avtune.tasks.predictions` that belongs to the task.
+
         Raises:
             avtune.media.MediaError: The file cannot be read.
+            avtune.errors.AvtuneError: A question is missing, holds unknown words, or is not what the task answers.
         """
         path = Path(path)
-        segments = self.preprocessing.segments
-        stride = stride_segments or max(1, segments // 2)
-        total: dict[int, npt.NDArray[np.float64]] = {}
-        votes: dict[int, int] = {}
-        notes: dict[str, None] = {}
-        pending: list[tuple[int, Sample]] = []
+        asked = self.task.encode_question(question)
+        stride = stride_segments or max(1, self.preprocessing.segments // 2)
+        windows: list[Window] = []
+        pending: list[tuple[float, Prepared]] = []
 
         def flush() -> None:
-            probabilities = self._probabilities([sample for _, sample in pending])
-            for (first, sample), rows in zip(pending, probabilities, strict=True):
-                for k in np.flatnonzero(sample.prepared.valid.numpy()):
-                    total[first + int(k)] = total.get(first + int(k), np.zeros(rows.shape[-1])) + rows[k]
-                    votes[first + int(k)] = votes.get(first + int(k), 0) + 1
+            batch = collate([Sample(path.name, prepared, question=asked) for _, prepared in pending])
+            parts = self._parts(batch)
+            for k, (start, prepared) in enumerate(pending):
+                windows.append(Window(start, prepared, {name: values[k] for name, values in parts.items()}))
             if advanced is not None:
                 advanced(len(pending))
             pending.clear()
 
-        for start, prepared in self.preprocessing.load_windows(path, stride):
-            notes.update(dict.fromkeys(prepared.notes))
-            pending.append((round(start / self.preprocessing.segment_seconds), Sample(path.name, prepared)))
+        for window in self.preprocessing.load_windows(path, stride):
+            pending.append(window)
             if len(pending) == batch_size:
                 flush()
         if pending:
             flush()
-        rows = np.stack([total[k] / votes[k] for k in sorted(total)]).astype(np.float32)
-        return Prediction(path, self.class_names, self.preprocessing.segment_seconds, rows, tuple(notes))
+        return self.task.predict(path, windows, question)
 
     @torch.no_grad()
-    def _probabilities(self, samples: list[Sample]) -> npt.NDArray[np.float32]:
+    def _parts(self, batch: Batch) -> dict[str, npt.NDArray[Any]]:
         was_training = self.training
         self.eval()
-        device = next(self.parameters()).device
-        outputs, _ = self.network(collate(samples).to(device))
+        outputs, encoded = self.network(batch.to(next(self.parameters()).device))
         self.train(was_training)
-        result: npt.NDArray[np.float32] = self.task.probabilities(outputs).cpu().numpy()
-        return result
+        return {name: values.cpu().numpy() for name, values in self.task.parts(outputs, encoded).items()}
 
     def save(self, folder: str | Path, state: dict[str, Tensor] | None = None) -> None:
         """Write what :func:`load` needs: ``config.yaml``, ``weights.safetensors``, labels and preprocessing.
@@ -250,6 +192,8 @@ class AudioVisualModel(nn.Module):
         temporary.replace(folder / WEIGHTS)
         write_atomically(folder / CONFIG, to_yaml(self.config).encode())
         write_atomically(folder / LABELS, json.dumps(self.labels, ensure_ascii=False, indent=1).encode())
+        if self.words:
+            write_atomically(folder / WORDS, json.dumps(self.words, ensure_ascii=False, indent=1).encode())
         write_atomically(folder / PREPROCESSING, json.dumps(self.preprocessing.state(), indent=1).encode())
 
     def _towers(self) -> str:
@@ -277,7 +221,8 @@ def load(folder: str | Path, *, device: str | None = None) -> AudioVisualModel:
             )
     config = parse_config(base=folder / CONFIG)
     try:
-        labels = tuple(str(label) for label in json.loads((folder / LABELS).read_text(encoding="utf-8")))
+        labels = _names(folder / LABELS)
+        words = _names(folder / WORDS) if (folder / WORDS).is_file() else ()
         preprocessing = Preprocessing.from_state(
             json.loads((folder / PREPROCESSING).read_text(encoding="utf-8"))
         )
@@ -286,7 +231,7 @@ def load(folder: str | Path, *, device: str | None = None) -> AudioVisualModel:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (json.JSONDecodeError, SafetensorError, OSError) as error:
         raise ModelError(f"{folder}: damaged ({error}); train it again or copy it again") from error
-    model = AudioVisualModel(config, labels)
+    model = AudioVisualModel(config, labels, words=words)
     if towers and json.loads(towers) != json.loads(model._towers()):
         raise ModelError(
             f"{folder}: was trained on other weights of {config.encoder.tower} than are here; use the same timm "
@@ -303,10 +248,15 @@ def load(folder: str | Path, *, device: str | None = None) -> AudioVisualModel:
     return model if device is None else model.to(device)
 
 
+def _names(path: Path) -> tuple[str, ...]:
+    return tuple(str(name) for name in json.loads(path.read_text(encoding="utf-8")))
+
+
 def create_model(
     tower: str = "nano",
     *,
     labels: list[str] | tuple[str, ...],
+    words: list[str] | tuple[str, ...] = (),
     fusion: str = "lavish",
     task: str = "localization",
     audio_tower: str | None = None,
@@ -321,7 +271,8 @@ def create_model(
 
     Args:
         tower: timm name of the frozen backbone, or ``nano``.
-        labels: Names of the classes, without background.
+        labels: Names of the classes, without background, or of the answers.
+        words: Words that questions are made of, where the task answers questions.
         fusion: Method in ``avtune.fusion.METHODS``.
         task: Task in ``avtune.tasks.TASKS``.
         audio_tower: A second backbone for the sound; ``None``: both streams share ``tower``.
@@ -348,7 +299,7 @@ def create_model(
         input=InputConfig(segments=segments),
         head=HeadConfig(task=task),
     )
-    return AudioVisualModel(config, tuple(labels), device=device)
+    return AudioVisualModel(config, tuple(labels), words=tuple(words), device=device)
 
 
 def complete_input(config: InputConfig, tower: Tower) -> InputConfig:

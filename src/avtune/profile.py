@@ -97,7 +97,7 @@ def _towers_cost(whole: AudioVisualModel, depth: int | None, known: TowerCosts) 
 
 def _training_pass(model: AudioVisualModel) -> tuple[int, int]:
     """Multiply-adds of a forward pass in training, and the bytes that its encoder keeps for the backward pass."""
-    batch = example_batch(model.preprocessing, "meta")
+    batch = example_batch(model.preprocessing, "meta", question_length=model.task.question_length)
     network = model.network.train()
     frames = batch.frames.float().requires_grad_()
     spectrogram = batch.spectrogram.requires_grad_()
@@ -109,7 +109,7 @@ def _training_pass(model: AudioVisualModel) -> tuple[int, int]:
 
 
 def _seconds(model: AudioVisualModel, repeats: int) -> float:
-    batch = example_batch(model.preprocessing)
+    batch = example_batch(model.preprocessing, question_length=model.task.question_length)
     model.network.train()
     times = []
     for _ in range(repeats + 1):

@@ -6,7 +6,7 @@ from encoded_streams import streams
 
 from avtune.config import HeadConfig
 from avtune.errors import AvtuneError
-from avtune.heads import HEADS, SingleStreamHeads, head_of
+from avtune.heads import HEADS, head_of
 
 
 def test_dropout_acts_in_training_alone_and_from_the_seed() -> None:
@@ -25,11 +25,6 @@ def test_dropout_acts_in_training_alone_and_from_the_seed() -> None:
     assert torch.equal(drawn[0], drawn[1])
     assert not torch.allclose(drawn[0], drawn[2])
     assert not torch.allclose(drawn[0], whole)
-
-
-def test_the_floors_heads_drop_as_the_fused_one_does() -> None:
-    heads = SingleStreamHeads(12, 20, 5, 64, 0.5)
-    assert [module.p for module in heads.modules() if isinstance(module, torch.nn.Dropout)] == [0.5, 0.5]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from avtune.encoder import Encoded
 from avtune.errors import AvtuneError
 from avtune.fusion.base import Notes
 from avtune.model import AudioVisualModel
-from avtune.tasks import TASKS, LocalizationTask
+from avtune.tasks import LocalizationTask, create_task
 from avtune.transforms import Batch
 
 LABELS = ("bell", "drum", "horn")
@@ -27,7 +27,7 @@ TARGET = torch.tensor([[3, 1, 1, 3], [3, 3, 3, 3], [0, 2, 0, 3], [3, 2, 3, 3]])
 
 
 def task_of(name: str = "segment", **changes: Any) -> LocalizationTask:
-    task = TASKS["localization"](LABELS, InputConfig(segments=4), HeadConfig(name=name, **changes))  # type: ignore[arg-type]
+    task = create_task(LABELS, InputConfig(segments=4), HeadConfig(name=name, **changes))  # type: ignore[arg-type]
     assert isinstance(task, LocalizationTask)
     return task
 
@@ -99,7 +99,7 @@ def test_a_perfect_answer_leaves_avel_the_loss_that_its_docstring_states() -> No
     logits = torch.zeros(1, 1, 29)
     logits[..., 3] = 100
     labels = tuple(map(str, range(28)))
-    task = TASKS["localization"](labels, InputConfig(segments=1), HeadConfig(name="avel"))
+    task = create_task(labels, InputConfig(segments=1), HeadConfig(name="avel"))
     found = task.loss(logits, noted(), batch_of(torch.tensor([[3]]), torch.tensor([[True]])))
     assert round(float(found.total), 3) == 0.680
 
@@ -198,12 +198,12 @@ def test_what_does_not_fit_is_refused_in_one_line() -> None:
         task_of("avel", loss="binary_on_softmax")
 
 
-def model_of(name: str, task: str = "localization", **encoder: Any) -> AudioVisualModel:
+def model_of(name: str, streams: str = "both", **encoder: Any) -> AudioVisualModel:
     torch.manual_seed(0)
     config = RunConfig(
         input=InputConfig(segments=4),
         encoder=EncoderConfig(pretrained=False, **{"fusion": "frozen", **encoder}),
-        head=HeadConfig(task=task, name=name, hidden=32),  # type: ignore[arg-type]
+        head=HeadConfig(name=name, streams=streams, hidden=32),  # type: ignore[arg-type]
     )
     return AudioVisualModel(config, LABELS, depth=1)
 
@@ -249,18 +249,18 @@ def test_answers_are_probabilities_and_counts_are_of_their_largest(name: str) ->
     model = model_of(name)
     batch = made_up_batch(model)
     with torch.no_grad():
-        outputs, _ = model.network(batch)
-    probabilities = model.task.probabilities(outputs)
+        outputs, encoded = model.network(batch)
+    probabilities = model.task.parts(outputs, encoded)["probabilities"]
     torch.testing.assert_close(probabilities.sum(-1), torch.ones(4, 4))
-    counts = model.task.count(outputs, batch)
+    counts = model.task.tally(outputs, batch)
     expected = np.zeros((4, 4), dtype=int)
     for b, t in pairs():
         expected[TARGET[b, t], probabilities[b, t].argmax()] += 1
     np.testing.assert_array_equal(counts, expected)
 
 
-def test_the_floors_have_their_own_plain_heads_whatever_the_recipe_names() -> None:
-    model = model_of("cmbs", "localization_single_stream", fusion="lavish", options={"direction": "none"})
+def test_the_floors_answer_from_one_stream_each() -> None:
+    model = model_of("segment", streams="alone", fusion="lavish", options={"direction": "none"})
     batch = made_up_batch(model)
     outputs, encoded = model.network(batch)
     assert outputs.shape == (2, 4, 4, 4)
@@ -272,7 +272,14 @@ def test_the_floors_have_their_own_plain_heads_whatever_the_recipe_names() -> No
         for k in range(len(part))
     )
     assert float(loss.total.detach()) == pytest.approx(expected, rel=1e-5)
-    assert model.task.count(outputs, batch).shape == (2, 4, 4)
+    tally = model.task.tally(outputs, batch)
+    for part, counts in zip(outputs, (tally.audio, tally.video), strict=True):
+        np.testing.assert_array_equal(counts, model.task.task.tally(part, batch))
+    audio, video = model.network.head.audio, model.network.head.video
+    changed = replace(encoded, video=encoded.video + 1, video_pooled=encoded.video_pooled + 1)
+    torch.testing.assert_close(model.network.head(changed)[0], outputs[0])
+    assert not torch.allclose(model.network.head(changed)[1], outputs[1])
+    assert not {id(w) for w in audio.parameters()} & {id(w) for w in video.parameters()}
 
 
 @pytest.mark.parametrize("name", ["avel", "psp", "cmbs"])

@@ -2,13 +2,13 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 import torch
 from made_up_clips import MadeUpClips
 from training_case import small_config, small_model
 
 from avtune.model import AudioVisualModel
-from avtune.tasks.base import Counts
 from avtune.train import evaluate
 from avtune.train.evaluate import ShuffledSound
 from avtune.transforms import Damaged, Sample, collate
@@ -28,12 +28,12 @@ def test_each_readable_clip_counts_once_for_any_batch_size(model: AudioVisualMod
     assert list(found.damaged) == ["clip0", "clip5", "clip6", "clip7"]
     assert sum(advances) == 11
     # Counted by hand, one clip at a time.
-    counts: Counts | None = None
+    counts: np.ndarray | None = None
     with torch.no_grad():
         for clip in clips.clips:
             if isinstance(clip, Sample):
                 batch = collate([clip])
-                one = model.task.count(model.network.eval()(batch)[0], batch)
+                one = model.task.tally(model.network.eval()(batch)[0], batch)
                 counts = one if counts is None else counts + one
     assert counts is not None
     assert found.scores is not None

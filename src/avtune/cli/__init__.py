@@ -129,9 +129,10 @@ def _add_training(commands: Commands[argparse.ArgumentParser]) -> None:
 
 
 def _add_using(commands: Commands[argparse.ArgumentParser]) -> None:
-    predict = _command(commands, "predict", "what happens when in a video: JSON, CSV and a page to look at")
+    predict = _command(commands, "predict", "a run's answer for videos: JSON and a page to look at")
     predict.add_argument("folder", metavar="RUN", help="run folder")
     predict.add_argument("files", nargs="+", metavar="VIDEO", help="videos, or folders of videos")
+    predict.add_argument("--question", default=None, metavar="TEXT", help="for runs that answer questions")
     predict.add_argument("--out", default=None, help="folder for the results (default: RUN/predictions)")
     predict.set_defaults(run=_call("predicting", "predict"))
 

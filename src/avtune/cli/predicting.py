@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
+
+from rich.console import RenderableType
+from rich.markup import escape
 
 from avtune.cli.console import console, listing, new_progress
 from avtune.datasets.records import VIDEO_SUFFIXES
 from avtune.errors import AvtuneError
 from avtune.media import MediaError
-from avtune.model import AudioVisualModel, Prediction, load
-from avtune.report import TimelineClip, write_prediction_csv, write_prediction_json, write_prediction_page
+from avtune.model import AudioVisualModel, load
+from avtune.report import write_prediction
+from avtune.tasks import ClassPrediction, Prediction, TimelinePrediction
+
+SHOWN_CLASSES = 5
 
 
 def predict(options: argparse.Namespace) -> int:
@@ -27,12 +34,14 @@ def predict(options: argparse.Namespace) -> int:
         for file in files:
             progress.update(bar, note=file.name)
             try:
-                prediction = model.predict(file)
+                prediction = model.predict(file, question=options.question)
             except MediaError as error:
                 failed += 1
                 progress.console.print(f"avtune: {error}", highlight=False, markup=False)
             else:
-                _show(prediction, _write(model, folder, prediction, out, _stem(file, files)))
+                _show(
+                    prediction, write_prediction(prediction, out, _stem(file, files), _facts(model, folder))
+                )
             progress.advance(bar)
     if failed and failed == len(files):
         return 1
@@ -62,31 +71,36 @@ def _stem(file: Path, files: list[Path]) -> str:
     return file.stem if len(twins) == 1 else f"{file.stem}-{twins.index(file) + 1}"
 
 
-def _write(model: AudioVisualModel, run: Path, prediction: Prediction, out: Path, stem: str) -> Path:
-    clip = TimelineClip(
-        name=prediction.path.name,
-        segment_seconds=prediction.segment_seconds,
-        labels=prediction.labels,
-        probabilities=prediction.probabilities,
-        predicted=prediction.classes,
-        video=prediction.path,
-        notes=prediction.notes,
-    )
-    page = out / f"{stem}.html"
-    write_prediction_json(out / f"{stem}.json", clip)
-    write_prediction_csv(out / f"{stem}.csv", clip)
+def _facts(model: AudioVisualModel, run: Path) -> dict[str, object]:
     encoder = model.config.encoder
-    write_prediction_page(page, clip, {"Run": str(run), "Tower": encoder.tower, "Method": encoder.fusion})
-    return page
+    return {"Run": str(run), "Tower": encoder.tower, "Method": " and ".join(encoder.methods)}
 
 
 def _show(prediction: Prediction, page: Path) -> None:
-    console.print(f"[bold]{prediction.path.name}[/bold]", highlight=False)
+    console.print(f"[bold]{escape(prediction.path.name)}[/bold]", highlight=False)
+    console.print(SHOWN[type(prediction)](prediction))
+    for note in prediction.notes:
+        console.print(f"  note: {note}", highlight=False, markup=False)
+    console.print(f"  page: {page}", highlight=False, markup=False)
+
+
+def _timeline(prediction: Prediction) -> RenderableType:
+    assert isinstance(prediction, TimelinePrediction)
     rows = [
         [f"{event.start:7.1f}", f"{event.end:7.1f}", event.label, f"{100 * event.probability:.0f} %"]
         for event in prediction.timeline
     ]
-    console.print(listing(["from s", "to s", "event", "probability"], rows) if rows else "  no event")
-    for note in prediction.notes:
-        console.print(f"  note: {note}", highlight=False, markup=False)
-    console.print(f"  page: {page}", highlight=False, markup=False)
+    return listing(["from s", "to s", "event", "probability"], rows) if rows else "  no event"
+
+
+def _classes(prediction: Prediction) -> RenderableType:
+    assert isinstance(prediction, ClassPrediction)
+    rows = [[label, f"{100 * share:.0f} %"] for label, share in prediction.ranked[:SHOWN_CLASSES]]
+    return listing(["label", "probability"], rows)
+
+
+SHOWN: dict[type[Prediction], Callable[[Prediction], RenderableType]] = {
+    TimelinePrediction: _timeline,
+    ClassPrediction: _classes,
+}
+"""How each kind of prediction looks in a terminal."""

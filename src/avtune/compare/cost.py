@@ -84,7 +84,7 @@ def finished_costs(comparison: Comparison, folder: Path) -> dict[str, Cost]:
 def _measure(config: RunConfig, clips: Clips) -> Cost:
     config = replace(config, train=replace(config.train, epochs=1, floors=False))
     torch.manual_seed(config.train.seed)
-    model = AudioVisualModel(config, clips.collection.labels)
+    model = AudioVisualModel(config, clips.collection.labels, words=clips.collection.words)
     saved = _saved(model)
     with tempfile.TemporaryDirectory() as place:
         reset_peak()
@@ -99,7 +99,8 @@ def _measure(config: RunConfig, clips: Clips) -> Cost:
 
 
 def _saved(model: AudioVisualModel) -> int:
-    batch = example_batch(model.preprocessing, next(model.parameters()).device)
+    device = next(model.parameters()).device
+    batch = example_batch(model.preprocessing, device, question_length=model.task.question_length)
     model.network.train()
     with saved_bytes(model) as count:
         model.network(batch)

@@ -17,7 +17,7 @@ from avtune.config import RunConfig
 from avtune.counting import count_parameters
 from avtune.model import CONFIG, AudioVisualModel
 from avtune.recipes import to_yaml
-from avtune.runs import Clips, RunObserver, fit_model, prepare_clips, read_collection, training_truths
+from avtune.runs import Clips, RunObserver, blind_floors, fit_model, prepare_clips, read_collection
 from avtune.train import evaluate
 from avtune.train.files import write_atomically
 from avtune.train.log import read_log
@@ -178,15 +178,17 @@ class ClipShelf:
             collection = read_collection(config, self._observer)
             if self._few is not None:
                 collection = replace(collection, splits={"train": collection.splits["train"][: self._few]})
-            model = _sketch(config, collection.labels)
+            model = _sketch(config, collection.labels, collection.words)
             # Only one kind is kept: two would take twice the memory.
             self._shelf = {key: prepare_clips(config, model, collection, self._observer)}
         return self._shelf[key]
 
 
-def _sketch(config: RunConfig, labels: tuple[str, ...] = ("label",)) -> AudioVisualModel:
+def _sketch(
+    config: RunConfig, labels: tuple[str, ...] = ("label",), words: tuple[str, ...] = ("word",)
+) -> AudioVisualModel:
     """A configuration's model without memory: what it cannot be built of is refused, its preprocessing is known."""
-    return AudioVisualModel(config, labels, device="meta")
+    return AudioVisualModel(config, labels, words=words, device="meta")
 
 
 def _run(
@@ -210,12 +212,12 @@ def _train(
 ) -> RunResult:
     started = time.perf_counter()
     torch.manual_seed(seed)
-    model = AudioVisualModel(config, clips.collection.labels)
+    model = AudioVisualModel(config, clips.collection.labels, words=clips.collection.words)
     write_atomically(place / CONFIG, to_yaml(model.config).encode())
     damaged = fit_model(model, config, place, clips, observer)
     model.save(place)
-    scored = clips.splits["test" if "test" in clips.splits else "validation"]
-    found = evaluate(model.network, model.task, scored, batch_size=config.train.batch_size)
+    split = "test" if "test" in clips.splits else "validation"
+    found = evaluate(model.network, model.task, clips.splits[split], batch_size=config.train.batch_size)
     if found.scores is None:
         raise ComparisonError(f"{clips.collection.root}: not one clip can be scored; run avtune check")
     parameters = count_parameters(model.network)
@@ -225,7 +227,7 @@ def _train(
         variant, seed, config.optimizer.lr,
         max(validation, default=None),
         float(found.scores.value),
-        model.task.majority(training_truths(model, clips), found.scores),
+        blind_floors(model, clips, split).get("majority", 0.0),
         found.scores.name,
         parameters.trainable, parameters.parts["head"],
         round(time.perf_counter() - started, 1),

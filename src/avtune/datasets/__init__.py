@@ -11,12 +11,14 @@ from difflib import get_close_matches
 
 from avtune.config import DataConfig
 from avtune.datasets import audioset, ave, crema_d, folder, kinetics_sound, llp, music_avqa, table, vggsound
+from avtune.datasets.bandstand import reader as bandstand
 from avtune.datasets.records import (
     BACKGROUND,
     Collection,
     DatasetError,
     Event,
     FrameFolder,
+    MaskFiles,
     Question,
     Record,
     existing,
@@ -26,7 +28,7 @@ from avtune.datasets.records import (
 READERS: Mapping[str, Callable[[DataConfig], Collection]] = {
     "audioset": audioset.read,
     "ave": ave.read,
-    "bandstand": ave.read,
+    "bandstand": bandstand.read,
     "crema_d": crema_d.read,
     "kinetics_sound": kinetics_sound.read,
     "llp": llp.read,
@@ -64,6 +66,7 @@ __all__ = [
     "DatasetError",
     "Event",
     "FrameFolder",
+    "MaskFiles",
     "Question",
     "Record",
     "existing",

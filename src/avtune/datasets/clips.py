@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from avtune.datasets.pool import Failure, Progress, map_files
-from avtune.datasets.records import FrameFolder, Record
+from avtune.datasets.records import DatasetError, FrameFolder, Record
 from avtune.datasets.unpacked import read_picture, read_sound
 from avtune.media import MediaError
 from avtune.transforms import Damaged, Prepared, Preprocessing, Sample
@@ -39,6 +39,7 @@ class ClipDataset(Dataset[Sample | Damaged]):
         records: Sequence[Record],
         preprocessing: Preprocessing,
         target: Callable[[Record], Tensor] | None = None,
+        question: Callable[[Record], Tensor | None] | None = None,
         prepared: Sequence[Prepared | Damaged] | None = None,
     ) -> None:
         """Take the clips.
@@ -47,6 +48,7 @@ class ClipDataset(Dataset[Sample | Damaged]):
             records: The clips.
             preprocessing: How a file becomes tensors.
             target: Truth of a record, a tensor of the task's shape; ``None``: samples without target.
+            question: What is asked about a record, as word numbers; ``None``: nothing.
             prepared: What :func:`prepare_all` made of the clips; ``None``: each is read whenever it is drawn.
 
         Raises:
@@ -57,7 +59,7 @@ class ClipDataset(Dataset[Sample | Damaged]):
         self.records = tuple(records)
         self.preprocessing = preprocessing
         self.cached = prepared is not None
-        self._target = target
+        self._target, self._question = target, question
         self._prepared = prepared
 
     def __len__(self) -> int:
@@ -71,7 +73,13 @@ class ClipDataset(Dataset[Sample | Damaged]):
         prepared = prepare(record, self.preprocessing) if stored is None else stored[index]
         if isinstance(prepared, Damaged):
             return prepared
-        return Sample(record.name, prepared, None if self._target is None else self._target(record))
+        try:
+            target = None if self._target is None else self._target(record)
+        except DatasetError as error:
+            # A truth of its own file, such as a mask, can be damaged as the clip can.
+            return Damaged(record.name, str(record.files[0]), str(error))
+        question = None if self._question is None else self._question(record)
+        return Sample(record.name, prepared, target, question, str(record.files[0]))
 
 
 def clip_bytes(preprocessing: Preprocessing) -> int:

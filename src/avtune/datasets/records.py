@@ -93,6 +93,20 @@ class Question:
 
 
 @dataclass(frozen=True)
+class MaskFiles:
+    """Pictures that tell for each segment of a clip which pixels sound.
+
+    Attributes:
+        files: One for each segment, in order; ``None`` where a segment is not labelled.
+        classes: Colours, RGB in 0 to 255, of the classes in the order of their indices, the first for silence; empty:
+            whatever is not black sounds.
+    """
+
+    files: tuple[Path | None, ...]
+    classes: tuple[tuple[int, int, int], ...] = ()
+
+
+@dataclass(frozen=True)
 class Record:
     """One clip and its truth.
 
@@ -105,6 +119,7 @@ class Record:
         heard: What is audible when, where a dataset tells it apart from what is seen.
         seen: What is visible when, where a dataset tells it.
         question: What is asked about it, where a dataset asks.
+        masks: Which of its pixels sound, where a dataset tells.
     """
 
     name: str
@@ -115,6 +130,7 @@ class Record:
     heard: tuple[Event, ...] = ()
     seen: tuple[Event, ...] = ()
     question: Question | None = None
+    masks: MaskFiles | None = None
 
     @property
     def files(self) -> tuple[Path, ...]:

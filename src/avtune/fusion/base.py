@@ -55,10 +55,12 @@ class Notes:
     Attributes:
         segments: Time steps per clip, T: tokens arrive as (batch * T, length, dim).
         records: Tensors by name, in the order of the layers that noted them.
+        alone: What two heads left that each saw one stream: the sound's, the frames'; empty where there is one head.
     """
 
     segments: int = 1
     records: dict[str, list[Tensor]] = field(default_factory=dict)
+    alone: tuple[Notes, ...] = ()
 
     def record(self, name: str, value: Tensor) -> None:
         """Append ``value`` under ``name``."""

@@ -17,7 +17,7 @@ from avtune.heads.cmbs import PRESETS as CMBS_PRESETS
 from avtune.heads.cmbs import build_cmbs, cmbs_loss
 from avtune.heads.dg_sct import PRESETS as DG_SCT_PRESETS
 from avtune.heads.dg_sct import build_dg_sct_head
-from avtune.heads.localization import SegmentHead, SingleStreamHeads, build_segment_head, segment_loss
+from avtune.heads.localization import SegmentHead, build_segment_head, segment_loss
 from avtune.heads.ma_avt import PRESETS as MA_AVT_PRESETS
 from avtune.heads.ma_avt import build_ma_avt_head, ma_avt_loss
 from avtune.heads.mbt import PRESETS as MBT_PRESETS
@@ -26,7 +26,7 @@ from avtune.heads.psp import PRESETS as PSP_PRESETS
 from avtune.heads.psp import build_psp, psp_loss
 from avtune.options import choose
 
-__all__ = ["HEADS", "Head", "SegmentHead", "SingleStreamHeads", "head_of"]
+__all__ = ["HEADS", "Head", "SegmentHead", "head_of"]
 
 
 @dataclass(frozen=True)

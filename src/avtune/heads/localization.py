@@ -40,34 +40,6 @@ class SegmentHead(nn.Module):
         return logits
 
 
-class SingleStreamHeads(nn.Module):
-    """Two heads that each see one stream alone: what a score has to beat to have needed both.
-
-    Behind an encoder whose streams do not hear each other this trains an audio-only and a video-only model
-    in one walk.
-
-    Args:
-        audio_dim: Channels of the pooled sound.
-        video_dim: Channels of the pooled frames.
-        classes: Labels plus one; the last class is background.
-        hidden: Width between the layers.
-        dropout: Share of the values between the layers that training leaves out.
-    """
-
-    def __init__(
-        self, audio_dim: int, video_dim: int, classes: int, hidden: int = 512, dropout: float = 0.0
-    ) -> None:
-        super().__init__()
-        self.audio, self.video = (
-            nn.Sequential(nn.Linear(dim, hidden), nn.Dropout(dropout), nn.Linear(hidden, classes))
-            for dim in (audio_dim, video_dim)
-        )
-
-    def forward(self, encoded: Encoded) -> Tensor:
-        """Class logits (2, batch, T, classes): of the sound alone, of the frames alone."""
-        return torch.stack([self.audio(encoded.audio_pooled), self.video(encoded.video_pooled)])
-
-
 def build_segment_head(audio_dim: int, video_dim: int, classes: int, config: HeadConfig) -> SegmentHead:
     """The head as a recipe states it."""
     return SegmentHead(audio_dim, video_dim, classes, config.hidden, config.dropout)

@@ -59,23 +59,20 @@ def average_precision(scores: Any, true: Any) -> float:
     return float((precision * np.diff(recall, prepend=0)).sum())
 
 
-def mean_average_precision(scores: Any, true: Any) -> tuple[float, Floats]:
-    """The unweighted mean over classes (AudioSet's mAP).
+def average_precisions(scores: Any, true: Any) -> Floats:
+    """Average precision of each class; AudioSet's mAP is the unweighted mean over those that occur.
 
     Args:
         scores: (clips, classes).
         true: (clips, classes) booleans.
 
     Returns:
-        The mean over the classes that occur, and the value of each class (classes,), NaN for those that do not.
+        (classes,), NaN for classes that do not occur.
 
     Raises:
-        ValueError: The shapes differ, or no class occurs.
+        ValueError: The shapes differ.
     """
     values, positive = np.asarray(scores, dtype=np.float64), np.asarray(true, dtype=bool)
     if values.shape != positive.shape or values.ndim != 2:
         raise ValueError(f"scores and truths are (clips, classes), not {values.shape} and {positive.shape}")
-    each = np.array([average_precision(*pair) for pair in zip(values.T, positive.T, strict=True)])
-    if np.isnan(each).all():
-        raise ValueError("no class occurs, so there is no average precision")
-    return float(np.nanmean(each)), each
+    return np.array([average_precision(*pair) for pair in zip(values.T, positive.T, strict=True)])

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avtune.report import figures, numbers, palette, tables
-from avtune.report.player import clip_card
+from avtune.report.cards import ShownClip, prediction_card
 from avtune.report.timeline import TimelineClip
 
 
@@ -36,7 +36,7 @@ class RunReport:
         per_class: Rows for :func:`avtune.report.tables.class_table`.
         confusion: Counts of true against predicted labels, shape (K, K).
         labels: The K names of the confusion's rows; by default those of the first clip.
-        clips: Clips to play above their timelines.
+        clips: Clips to play above what was predicted of them.
         config_yaml: The complete configuration, shown as it is.
         notes: Sentences the reader should know, such as files that were skipped.
 
@@ -55,7 +55,7 @@ class RunReport:
     per_class: Sequence[Mapping[str, object]] = ()
     confusion: NDArray[np.int64] | None = None
     labels: tuple[str, ...] = ()
-    clips: Sequence[TimelineClip] = ()
+    clips: Sequence[ShownClip | TimelineClip] = ()
     config_yaml: str = ""
     notes: Sequence[str] = ()
 
@@ -68,7 +68,7 @@ class RunReport:
 def write_run_page(path: str | Path, report: RunReport) -> None:
     """Write the page of a run. An existing file at `path` is replaced, and only by a whole one."""
     path = Path(path)
-    cards = [clip_card(clip, path.parent, heading="h3") for clip in report.clips]
+    cards = [prediction_card(clip, path.parent, heading="h3") for clip in report.clips]
     sections = [
         _section("Clips", "".join(card.html for card in cards)),
         _section("Training", figures.training_curves(report.log)),
@@ -90,7 +90,7 @@ def write_run_page(path: str | Path, report: RunReport) -> None:
 
 
 def write_prediction_page(
-    path: str | Path, clip: TimelineClip, model_facts: Mapping[str, object] | None = None
+    path: str | Path, clip: ShownClip | TimelineClip, model_facts: Mapping[str, object] | None = None
 ) -> None:
     """Write the page of one prediction.
 
@@ -100,7 +100,7 @@ def write_prediction_page(
         model_facts: What predicted it, name to value, in the order to show.
     """
     path = Path(path)
-    card = clip_card(clip, path.parent, heading="")
+    card = prediction_card(clip, path.parent, heading="")
     header = f'<p class="kicker">avtune prediction</p><h1>{escape(clip.name)}</h1>'
     body = header + card.html + _section("Model", tables.facts(model_facts) if model_facts else "")
     _write(path, clip.name, body, card.linked)

@@ -1,6 +1,7 @@
 """The HTML of one clip: its player above the true and predicted timeline."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -39,16 +40,9 @@ def clip_card(clip: TimelineClip, page_folder: Path, heading: str) -> ClipCard:
 
     Media that can't be read leaves the timeline without a player, and a note that says why.
     """
-    media, remarks = None, list(clip.notes)
     found = events(clip)
-    if clip.video is not None:
-        try:
-            media = load_media(clip.video, page_folder, (found[0][0] + found[0][1]) / 2 if found else 0.0)
-        except MediaError as error:
-            remarks.append(f"The clip can't be shown: {clip.video.name}: {error.problem}; {error.remedy}")
-        if media is not None and media.note:
-            remarks.append(media.note)
-    title = f"<{heading}>{escape(clip.name)}</{heading}>" if heading else ""
+    middle = (found[0][0] + found[0][1]) / 2 if found else 0.0
+    media, remarks = shown_media(clip.video, page_folder, clip.notes, middle)
     known = clip.accuracy
     right = f" · <b>{numbers.percent(known)}</b> of segments right" if known is not None else ""
     parts = f"{len(clip.predicted)} segments of {clip.segment_seconds:g} s"
@@ -57,25 +51,51 @@ def clip_card(clip: TimelineClip, page_folder: Path, heading: str) -> ClipCard:
     found_table = tables.event_table(clip)
     if len(found) > _LISTED_EVENTS:
         found_table = f"<details><summary>{len(found)} predicted events</summary>{found_table}</details>"
+    beside = f'<div class="readout" hidden></div>{found_table}{tables.notes(remarks)}'
+    return clip_article(clip.name, heading, length, media, timeline, beside)
+
+
+def shown_media(
+    video: Path | None, page_folder: Path, notes: Sequence[str], at: float = 0.0
+) -> tuple[Media | None, list[str]]:
+    """A clip's media for a page in `page_folder`, and its remarks with what is to be said of the media.
+
+    The poster is the picture at `at` seconds.
+    """
+    media, remarks = None, list(notes)
+    if video is not None:
+        try:
+            media = load_media(video, page_folder, at)
+        except MediaError as error:
+            remarks.append(f"The clip can't be shown: {video.name}: {error.problem}; {error.remedy}")
+        if media is not None and media.note:
+            remarks.append(media.note)
+    return media, remarks
+
+
+def clip_article(
+    name: str, heading: str, quiet: str, media: Media | None, below: str, beside: str
+) -> ClipCard:
+    """A clip's card: title and a quiet line, the player, HTML below it and HTML beside it."""
+    title = f"<{heading}>{escape(name)}</{heading}>" if heading else ""
     ratio = f' style="--ratio:{media.ratio:.4f}"' if media else ""
     html = (
-        f'<article class="clip"{ratio}><header>{title}<p class="quiet">{length}</p></header>'
-        f'<div class="player">{_media_element(clip, media)}</div>{timeline}'
-        f'<div class="beside"><div class="readout" hidden></div>{found_table}{tables.notes(remarks)}</div>'
-        "</article>"
+        f'<article class="clip"{ratio}><header>{title}<p class="quiet">{quiet}</p></header>'
+        f'<div class="player">{_media_element(name, media)}</div>{below}'
+        f'<div class="beside">{beside}</div></article>'
     )
     return ClipCard(html, media is not None and media.linked)
 
 
-def _media_element(clip: TimelineClip, media: Media | None) -> str:
+def _media_element(name: str, media: Media | None) -> str:
     if media is None:
         return ""
-    label = escape(f"{clip.name}, with its sound", quote=True)
+    label = escape(f"{name}, with its sound", quote=True)
     poster = f' poster="{media.poster}"' if media.poster else ""
     tag = "audio" if media.audio_only else "video"
     inline = "" if media.audio_only else " playsinline"
     source = escape(media.source, quote=True)
-    fallback = f'<a href="{source}">{escape(clip.name)}</a>' if media.linked else escape(clip.name)
+    fallback = f'<a href="{source}">{escape(name)}</a>' if media.linked else escape(name)
     attributes = f'controls{inline} preload="metadata" aria-label="{label}"{poster} src="{source}"'
     return f"<{tag} {attributes}>{fallback}</{tag}>"
 

@@ -67,7 +67,9 @@ def prepare_clips(
     datasets, first = {}, 0
     for split, records in present.items():
         mine = None if prepared is None else prepared[first : first + len(records)]
-        datasets[split] = ClipDataset(records, model.preprocessing, model.task.target, prepared=mine)
+        datasets[split] = ClipDataset(
+            records, model.preprocessing, model.task.target, model.task.question, prepared=mine
+        )
         first += len(records)
     return Clips(collection, datasets)
 

@@ -13,7 +13,7 @@ from avtune.datasets.clips import ClipDataset
 from avtune.media import MediaError
 from avtune.model import AudioVisualModel
 from avtune.recipes import to_yaml
-from avtune.report import RunReport, TimelineClip
+from avtune.report import RunReport, ShownClip
 from avtune.runs.clips import Clips
 from avtune.runs.scoring import ScoreSheet
 from avtune.train.log import read_log
@@ -39,7 +39,7 @@ def run_report(
             "Tower": config.encoder.tower,
             "Method": method,
             "Clips": ", ".join(f"{len(part)} {split}" for split, part in clips.splits.items()),
-            "Scored on": f"{sheet.clips} {sheet.split} clips, {details.get('segments', 0)} segments",
+            "Scored on": _scored(sheet),
             "Seed": config.train.seed,
         },
         score=sheet.scores.value,
@@ -56,37 +56,32 @@ def run_report(
         per_class=details.get("per_class", ()),
         confusion=torch.tensor(details["confusion"]).numpy() if "confusion" in details else None,
         labels=model.class_names,
-        clips=list(islice(_timeline_clips(model, dataset), shown)),
+        clips=list(islice(_shown_clips(model, dataset), shown)),
         config_yaml=to_yaml(config),
         notes=notes,
     )
 
 
-def timeline_clip(model: AudioVisualModel, dataset: ClipDataset, index: int) -> TimelineClip:
+def _scored(sheet: ScoreSheet) -> str:
+    segments = sheet.scores.details.get("segments")
+    return f"{sheet.clips} {sheet.split} clips" + (f", {segments} segments" if segments else "")
+
+
+def shown_clip(model: AudioVisualModel, dataset: ClipDataset, index: int) -> ShownClip:
     """One labelled clip with what the model says of it."""
     record = dataset.records[index]
     path = record.files[0]
-    prediction = model.predict(path)
-    true = model.task.target(record).numpy()
-    length = min(len(true), len(prediction.classes))
-    return TimelineClip(
-        name=record.name,
-        segment_seconds=prediction.segment_seconds,
-        labels=model.class_names,
-        probabilities=prediction.probabilities[:length],
-        predicted=prediction.classes[:length],
-        true=true[:length],
-        video=path,
-        notes=prediction.notes,
-    )
+    question = None if record.question is None else record.question.text
+    prediction = model.predict(path, question=question)
+    return ShownClip(record.name, prediction, path, model.task.target(record).numpy())
 
 
-def _timeline_clips(model: AudioVisualModel, dataset: ClipDataset) -> Iterator[TimelineClip]:
+def _shown_clips(model: AudioVisualModel, dataset: ClipDataset) -> Iterator[ShownClip]:
     """The clips that can be read as one file, those that hold an event; all where none does."""
     files = [k for k, record in enumerate(dataset.records) if record.files[0].is_file() and record.start == 0]
     for k in [k for k in files if dataset.records[k].events] or files:
         try:
-            yield timeline_clip(model, dataset, k)
+            yield shown_clip(model, dataset, k)
         except MediaError:
             # It is listed among the damaged files already.
             continue

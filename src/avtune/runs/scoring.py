@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import platform
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import nn
 
 import avtune
 from avtune.backbones.timm_loading import timm
@@ -17,9 +20,9 @@ from avtune.datasets import DatasetError
 from avtune.errors import AvtuneError
 from avtune.model import CONFIG, AudioVisualModel, load
 from avtune.runs.clips import Clips, RunObserver
-from avtune.tasks import Scores
+from avtune.tasks import Scores, Task, Truth
 from avtune.train import evaluate
-from avtune.train.evaluate import ShuffledSound
+from avtune.train.evaluate import BlindNetwork, ShuffledSound, UnseenClips
 from avtune.train.files import write_atomically
 from avtune.train.log import read_log
 from avtune.transforms import Sample
@@ -77,10 +80,12 @@ def score_run(
     chosen = clips.splits[split]
     batch = model.config.train.batch_size
 
-    def score(what: str, dataset: Any, scored: AudioVisualModel = model, **how: Any) -> Any:
+    def score(
+        what: str, dataset: Any, network: nn.Module = model.network, task: Task = model.task, **how: Any
+    ) -> Any:
         workers = 0 if chosen.cached else model.config.data.workers
         return evaluate(
-            scored.network, scored.task, dataset, batch_size=batch, workers=workers,
+            network, task, dataset, batch_size=batch, workers=workers,
             advanced=observer.scoring(what, len(dataset)), **how,
         )  # fmt: skip
 
@@ -89,13 +94,12 @@ def score_run(
         raise DatasetError(
             f"{clips.collection.root}: not one clip of the {split} split can be read; run avtune check"
         )
-    floors = {}
-    if "train" in clips.collection.splits:
-        floors["majority"] = model.task.majority(training_truths(model, clips), result.scores)
+    floors = blind_floors(model, clips, split)
     if without is not None:
         return ScoreSheet(split, result.scores, floors, result.clips, result.damaged)
     if (folder / FLOORS / CONFIG).is_file():
-        alone = score("single streams", chosen, load(folder / FLOORS))
+        pair = load(folder / FLOORS)
+        alone = score("single streams", chosen, pair.network, pair.task)
         floors |= {name: alone.scores.details[name] for name in ("audio only", "video only")}
     else:
         for stream, removed in (("audio", "video"), ("video", "audio")):
@@ -113,16 +117,40 @@ def score_run(
     return ScoreSheet(split, result.scores, floors, result.clips, result.damaged)
 
 
-def training_truths(model: AudioVisualModel, clips: Clips) -> torch.Tensor:
-    """The truths of the training clips, one after another: what the majority floor is read from."""
-    train = clips.splits.get("train")
+def blind_floors(model: AudioVisualModel, clips: Clips, split: str) -> dict[str, float]:
+    """Scores of answering without looking at a clip, by rules that the training clips teach.
+
+    Args:
+        model: Its task has the rules.
+        clips: Training clips and those to score.
+        split: Which of them to score.
+
+    Returns:
+        Scores by the rule's name; empty where there is no training clip or the task has no such rule.
+    """
+    scored = clips.splits[split]
+    # Which segments exist is known of clips in memory; others are taken for whole rather than decoded once more.
+    seen = scored if scored.cached else UnseenClips(scored.records, model.preprocessing.segments, model.task)
+    floors = {}
+    for name, answer in model.task.blind_answers(_truths(model, clips)).items():
+        found = evaluate(BlindNetwork(answer), model.task, seen, batch_size=model.config.train.batch_size)
+        if found.scores is not None:
+            floors[name] = found.scores.value
+    return floors
+
+
+def _truths(model: AudioVisualModel, clips: Clips) -> Iterator[Truth]:
+    train, task = clips.splits.get("train"), model.task
     if train is None or not train.cached:
-        return torch.stack([model.task.target(record) for record in clips.collection.splits["train"]])
-    # What lies beyond a file's end is no segment of it.
-    samples = (train[k] for k in range(len(train)))
-    return torch.cat(
-        [s.target[s.prepared.valid] for s in samples if isinstance(s, Sample) and s.target is not None]
-    )
+        for record in clips.collection.splits.get("train", ()):
+            with suppress(DatasetError):
+                yield Truth(task.target(record), task.question(record))
+        return
+    for sample in (train[k] for k in range(len(train))):
+        if isinstance(sample, Sample) and sample.target is not None:
+            # What lies beyond a file's end is no segment of it.
+            told = sample.target[sample.prepared.valid] if task.target_per_segment else sample.target
+            yield Truth(told, sample.question)
 
 
 def write_metrics(

@@ -40,7 +40,7 @@ def train_run(config: RunConfig, folder: Path, observer: RunObserver | None = No
     started = time.perf_counter()
     collection = read_collection(config, observer)
     torch.manual_seed(config.train.seed)
-    model = AudioVisualModel(config, collection.labels)
+    model = AudioVisualModel(config, collection.labels, words=collection.words)
     if not (folder / "state").exists():
         # A run with other settings in this folder is refused later and must keep its own.
         write_atomically(folder / CONFIG, to_yaml(model.config).encode())
@@ -111,12 +111,18 @@ def _fit_floors(config: RunConfig, folder: Path, clips: Clips, observer: RunObse
         **asdict(config.encoder), "fusion": "lavish", "options": {**options, "direction": "none"},
         "preset": config.encoder.preset if config.encoder.fusion == "lavish" else None,
     })  # fmt: skip
-    head = replace(config.head, task=f"{config.head.task}_single_stream")
+    # A head for two streams has nothing to compare where one is missing.
+    head = replace(
+        config.head,
+        streams="alone",
+        name="segment",
+        preset=None if config.head.name != "segment" else config.head.preset,
+    )
     alone = replace(
         config, encoder=encoder, head=head, train=replace(config.train, floors=False, mining="off")
     )
     torch.manual_seed(config.train.seed)
-    model = AudioVisualModel(alone, clips.collection.labels)
+    model = AudioVisualModel(alone, clips.collection.labels, words=clips.collection.words)
     fit_model(model, alone, folder, clips, observer)
     if _is_main():
         model.save(folder)

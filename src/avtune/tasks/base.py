@@ -1,21 +1,34 @@
-"""The contract between a task and the training loop."""
+"""The contract between a task, the training loop and those who predict."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
+from avtune.backbones import Tower
 from avtune.config import HeadConfig, InputConfig
 from avtune.datasets import Record
 from avtune.encoder import Encoded
+from avtune.errors import AvtuneError
+from avtune.tasks.predictions import Prediction, Window
 from avtune.transforms import Batch
 
-Counts = npt.NDArray[np.int64]
+
+class Tally(Protocol):
+    """What batches leave for scoring: it adds up over batches and processes, in any order, and can be pickled."""
+
+    def __add__(self, other: Any, /) -> Any: ...
+
+
+Answer: TypeAlias = Callable[[Batch], Tensor]
+"""A rule that answers a batch without a model: outputs of the shape that the task's head gives."""
 
 
 @dataclass
@@ -40,7 +53,7 @@ class Scores:
 
     Attributes:
         name: Name of the main score.
-        value: The main score, higher is better.
+        value: The main score, in [0, 1], higher is better.
         details: Further values, JSON-able.
     """
 
@@ -49,27 +62,93 @@ class Scores:
     details: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass
+class Rows:
+    """A tally that keeps a row for each item, for scores that are no sums (average precision, ranks).
+
+    Attributes:
+        columns: Arrays of equal length by name.
+    """
+
+    columns: dict[str, npt.NDArray[Any]]
+
+    def __add__(self, other: Self) -> Self:
+        """The rows of both."""
+        return type(self)({
+            name: np.concatenate([values, other.columns[name]]) for name, values in self.columns.items()
+        })  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What training clips teach those who answer without a model.
+
+    Attributes:
+        target: A clip's target; for targets with one entry per segment only those of existing segments.
+        question: Its question as word numbers; ``None``: nothing is asked.
+    """
+
+    target: Tensor
+    question: Tensor | None = None
+
+
 class Task(ABC):
     """What a model is trained and scored on.
 
     Args:
-        labels: Names of the classes, without background.
+        labels: Names of the classes (without background) or answers.
         input: What the model sees of a clip.
         head: Settings of the head and the loss.
+        words: Words that questions are made of, in the order of their numbers.
+
+    Attributes:
+        target_per_segment: Whether the target's first axis are the clip's segments, so that it can be cropped.
+        needs_stages: Whether the head reads every stage of the video tower (:attr:`Encoded.video_stages`).
+        question_length: Words of a question, filled up; 0: nothing is asked.
     """
 
-    def __init__(self, labels: tuple[str, ...], input: InputConfig, head: HeadConfig) -> None:
+    target_per_segment = False
+    needs_stages = False
+    question_length = 0
+
+    def __init__(
+        self, labels: tuple[str, ...], input: InputConfig, head: HeadConfig, words: tuple[str, ...] = ()
+    ) -> None:
         self.labels = labels
         self.input = input
         self.head = head
+        self.words = words
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the outputs, in their order."""
+        return self.labels
 
     @abstractmethod
-    def build_head(self, audio_dim: int, video_dim: int) -> nn.Module:
+    def build_head(self, audio_tower: Tower, video_tower: Tower) -> nn.Module:
         """The module that maps :class:`avtune.encoder.Encoded` to outputs."""
 
     @abstractmethod
     def target(self, record: Record) -> Tensor:
-        """The truth of one clip, as the batch will hold it."""
+        """The truth of one clip, as the batch will hold it.
+
+        Raises:
+            avtune.datasets.DatasetError: It lies in a file of its own that is missing or damaged.
+        """
+
+    def question(self, record: Record) -> Tensor | None:
+        """What is asked about a clip, as word numbers; here nothing."""
+        return None
+
+    def encode_question(self, question: str | None) -> Tensor | None:
+        """A person's question as word numbers; here there must be none.
+
+        Raises:
+            AvtuneError: It is not what the task answers, or holds unknown words.
+        """
+        if question is not None:
+            raise AvtuneError(f"the task {self.head.task} answers no questions; leave the question out")
+        return None
 
     @abstractmethod
     def loss(self, outputs: Tensor, encoded: Encoded, batch: Batch) -> Loss:
@@ -84,22 +163,34 @@ class Task(ABC):
         return batch.valid.flatten()
 
     @abstractmethod
-    def probabilities(self, outputs: Tensor) -> Tensor:
-        """Outputs as probabilities, for predictions."""
+    def tally(self, outputs: Tensor, batch: Batch) -> Tally:
+        """What a batch leaves for :meth:`score`."""
 
     @abstractmethod
-    def count(self, outputs: Tensor, batch: Batch) -> Counts:
-        """Integer counts of a batch that add up over batches and processes to what ``score`` reads."""
+    def score(self, tally: Any) -> Scores:
+        """Scores from the tallies of all batches, added up."""
 
-    @abstractmethod
-    def majority(self, truths: Tensor, scores: Scores) -> float:
-        """The score of always giving the most frequent answer of the training clips.
+    def blind_answers(self, truths: Iterable[Truth]) -> Mapping[str, Answer]:
+        """Rules that look at no clip, learned from the training clips: what every score has to beat.
 
         Args:
-            truths: The training clips' truths, of any shape.
-            scores: What was scored, which knows how often each answer was right.
+            truths: The training clips'.
+
+        Returns:
+            Rules by the floor's name, such as ``majority``.
         """
+        return {}
 
     @abstractmethod
-    def score(self, counts: Counts) -> Scores:
-        """Scores from summed counts."""
+    def parts(self, outputs: Tensor, encoded: Encoded) -> dict[str, Tensor]:
+        """What a prediction needs of a batch of windows: tensors by name, clips along the first axis."""
+
+    @abstractmethod
+    def predict(self, path: Path, windows: Sequence[Window], question: str | None = None) -> Prediction:
+        """The answer for a file.
+
+        Args:
+            path: The file.
+            windows: At least one, in order of their beginning; they may overlap.
+            question: What was asked.
+        """

@@ -32,7 +32,8 @@ class Network(nn.Module):
     ) -> None:
         super().__init__()
         self.encoder = encoder
-        self.head = task.build_head(encoder.audio_tower.dim, encoder.video_tower.dim)
+        encoder.keep_stages = task.needs_stages
+        self.head = task.build_head(encoder.audio_tower, encoder.video_tower)
         self.mean, self.std = mean, std
 
     def forward(self, batch: Batch) -> tuple[Tensor, Encoded]:
@@ -54,6 +55,7 @@ class Network(nn.Module):
             valid=batch.valid,
             has_audio=batch.has_audio,
             has_video=batch.has_video,
+            question=batch.question,
         )
         return self.head(encoded), encoded
 

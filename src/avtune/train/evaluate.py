@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import reduce
+from operator import add
 from typing import Any, Literal, Protocol, cast
 
-import numpy as np
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from avtune.datasets import DatasetError, Record
 from avtune.tasks import Scores, Task
-from avtune.tasks.base import Counts
+from avtune.tasks.base import Answer, Tally
 from avtune.train.order import derangement
-from avtune.transforms import Batch, Damaged, Sample, collate
+from avtune.transforms import Batch, Damaged, Prepared, Sample, collate
 
 
 class Clips(Protocol):
@@ -39,6 +41,52 @@ class Evaluation:
     scores: Scores | None
     clips: int
     damaged: dict[str, str] = field(default_factory=dict)
+
+
+class BlindNetwork(nn.Module):
+    """A rule that looks at no clip, in a network's place.
+
+    Args:
+        answer: See :meth:`avtune.tasks.Task.blind_answers`.
+    """
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__()
+        self.answer = answer
+
+    def forward(self, batch: Batch) -> tuple[Tensor, None]:
+        """The rule's outputs."""
+        return self.answer(batch), None
+
+
+class UnseenClips(Dataset[Sample | Damaged]):
+    """Clips of which nothing is read but truth and question, for rules that look at no clip.
+
+    Args:
+        records: The clips.
+        segments: Time steps per clip; all are taken to exist.
+        task: Gives truth and question.
+    """
+
+    def __init__(self, records: Sequence[Record], segments: int, task: Task) -> None:
+        self.records, self.task = records, task
+        here = torch.ones((), dtype=torch.bool)
+        self._blank = Prepared(
+            torch.zeros(segments, 3, 1, 1, dtype=torch.uint8), torch.zeros(segments, 1, 1), here, here,
+            torch.ones(segments, dtype=torch.bool),
+        )  # fmt: skip
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> Sample | Damaged:
+        """A blank clip with the record's truth."""
+        record = self.records[index]
+        try:
+            target = self.task.target(record)
+        except DatasetError as error:
+            return Damaged(record.name, str(record.files[0]), str(error))
+        return Sample(record.name, self._blank, target, self.task.question(record), str(record.files[0]))
 
 
 class ShuffledSound(Dataset[Sample | Damaged]):
@@ -130,9 +178,9 @@ def evaluate(
     if world > 1:
         shares = [share] * world
         dist.all_gather_object(shares, share)
-    counts = [part.counts for part in shares if part.counts is not None]
+    tallies = [part.tally for part in shares if part.tally is not None]
     return Evaluation(
-        scores=task.score(np.sum(counts, axis=0)) if counts else None,
+        scores=task.score(reduce(add, tallies)) if tallies else None,
         clips=sum(part.clips for part in shares),
         damaged={name: problem for part in shares for name, problem in part.damaged.items()},
     )
@@ -142,7 +190,7 @@ def evaluate(
 class _Share:
     """What one process counted."""
 
-    counts: Counts | None = None
+    tally: Tally | None = None
     clips: int = 0
     damaged: dict[str, str] = field(default_factory=dict)
 
@@ -152,8 +200,8 @@ def _count(network: nn.Module, task: Task, batch: Batch, share: _Share) -> None:
     share.damaged.update({bad.name: bad.problem for bad in batch.damaged})
     if batch.names:
         outputs, _ = network(batch)
-        counts = task.count(outputs, batch)
-        share.counts = counts if share.counts is None else share.counts + counts
+        tally = task.tally(outputs, batch)
+        share.tally = tally if share.tally is None else share.tally + tally
         share.clips += len(batch.names)
 
 

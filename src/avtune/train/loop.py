@@ -222,7 +222,10 @@ class Trainer:
         """Add the gradient of a micro-batch's summed loss; the sum, and the number of items in it."""
         train, epoch = self.config.train, self.progress.epoch
         if train.crop_segments is not None:
-            batch = crop_segments(batch, train.crop_segments, seed=train.seed, epoch=epoch)
+            batch = crop_segments(
+                batch, train.crop_segments, seed=train.seed, epoch=epoch,
+                target_per_segment=self.task.target_per_segment,
+            )  # fmt: skip
         batch = flip_frames(batch, train.flip, seed=train.seed, epoch=epoch)
         if train.mining != "off":
             batch = mine_foreground(

@@ -12,16 +12,19 @@ from avtune.errors import AvtuneError
 from avtune.transforms.collate import Batch
 
 
-def crop_segments(batch: Batch, segments: int, *, seed: int, epoch: int) -> Batch:
+def crop_segments(
+    batch: Batch, segments: int, *, seed: int, epoch: int, target_per_segment: bool = True
+) -> Batch:
     """Keep some segments in a row of each clip.
 
     Where they begin depends on the seed, the epoch and the clip's name alone.
 
     Args:
-        batch: Clips of T segments whose target, if any, has one entry per segment: (B, T, ...).
+        batch: Clips of T segments.
         segments: Segments to keep, from 1 to T.
         seed: Seed of the run.
         epoch: Index of the epoch, from 0.
+        target_per_segment: The target, if any, has one entry per segment, (B, T, ...), and is cropped too.
 
     Returns:
         The batch with ``segments`` segments per clip.
@@ -45,7 +48,7 @@ def crop_segments(batch: Batch, segments: int, *, seed: int, epoch: int) -> Batc
         frames=batch.frames[clip, kept],
         spectrogram=batch.spectrogram[clip, kept],
         valid=batch.valid[clip, kept],
-        target=None if batch.target is None else batch.target[clip, kept],
+        target=batch.target[clip, kept] if target_per_segment and batch.target is not None else batch.target,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -19,11 +20,15 @@ class Sample:
         name: The clip's name within its dataset.
         prepared: Its tensors.
         target: Its truth, a tensor of the task's shape; None where there is none.
+        question: What is asked about it, as word numbers int64 (words,); None where nothing is.
+        source: The file that it was cut from; clips that share one are no strangers to each other.
     """
 
     name: str
     prepared: Prepared
     target: Tensor | None = None
+    question: Tensor | None = None
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,8 @@ class Batch:
         valid: bool (B, T).
         target: (B, ...) or None.
         names: The clips, in order.
+        question: int64 (B, words) or None.
+        sources: Each clip's file, in the same order.
         notes: Each clip's remarks, in the same order.
         damaged: Clips that are missing from the batch since they could not be read.
     """
@@ -64,6 +71,8 @@ class Batch:
     valid: Tensor
     target: Tensor | None
     names: list[str]
+    question: Tensor | None = None
+    sources: list[str] = field(default_factory=list)
     notes: list[tuple[str, ...]] = field(default_factory=list)
     damaged: list[Damaged] = field(default_factory=list)
 
@@ -88,6 +97,7 @@ class Batch:
             has_video=change(self.has_video),
             valid=change(self.valid),
             target=None if self.target is None else change(self.target),
+            question=None if self.question is None else change(self.question),
         )
 
 
@@ -98,25 +108,31 @@ def collate(samples: Sequence[Sample | Damaged]) -> Batch:
         samples: What the dataset returned, in order.
 
     Raises:
-        ValueError: If some samples have a target and others not, or their shapes differ.
+        ValueError: If some samples have a target or a question and others not, or their shapes differ.
     """
     good = [sample for sample in samples if isinstance(sample, Sample)]
     damaged = [sample for sample in samples if isinstance(sample, Damaged)]
-    targets = [sample.target for sample in good if sample.target is not None]
-    if targets and len(targets) != len(good):
-        without = next(sample.name for sample in good if sample.target is None)
-        raise ValueError(f"{without} has no target while other samples of the batch have one")
     return Batch(
         frames=_stack([sample.prepared.frames for sample in good], torch.uint8),
         spectrogram=_stack([sample.prepared.spectrogram for sample in good], torch.float32),
         has_audio=_stack([sample.prepared.has_audio for sample in good], torch.bool),
         has_video=_stack([sample.prepared.has_video for sample in good], torch.bool),
         valid=_stack([sample.prepared.valid for sample in good], torch.bool),
-        target=torch.stack(targets) if targets else None,
+        target=_optional("target", good),
         names=[sample.name for sample in good],
+        question=_optional("question", good),
+        sources=[sample.source for sample in good],
         notes=[sample.prepared.notes for sample in good],
         damaged=damaged,
     )
+
+
+def _optional(field: Literal["target", "question"], samples: Sequence[Sample]) -> Tensor | None:
+    having = [value for sample in samples if (value := getattr(sample, field)) is not None]
+    if having and len(having) != len(samples):
+        without = next(sample.name for sample in samples if getattr(sample, field) is None)
+        raise ValueError(f"{without} has no {field} while other samples of the batch have one")
+    return torch.stack(having) if having else None
 
 
 def _stack(tensors: list[Tensor], dtype: torch.dtype) -> Tensor:

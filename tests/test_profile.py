@@ -85,7 +85,7 @@ def test_weights_agree_with_the_printed_ones_or_the_table_says_why_not(
 
 def test_every_published_row_has_its_recipe() -> None:
     assert set(published()) <= set(recipe_names())
-    assert {name for name in recipe_names() if name.startswith("ave/")} == set(published())
+    assert {name for name in recipe_names() if name.startswith("ave/")} <= set(published())
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,39 @@ def test_clips_stay_in_memory_only_if_those_of_all_splits_fit(folder, monkeypatc
         assert torch.equal(dataset[0].prepared.frames, model.preprocessing.load(record.source).frames)
 
 
+def test_clips_that_do_not_fit_into_memory_stay_on_disk_if_wanted(folder, tmp_path, monkeypatch):
+    config = RunConfig(
+        data=DataConfig(name="folder", root=str(folder), workers=0, cache_folder=str(tmp_path / "cache")),
+        input=InputConfig(segments=2),
+        encoder=EncoderConfig(pretrained=False),
+    )
+    observer = Listening()
+    collection = read_collection(config, observer)
+    model = AudioVisualModel(config, collection.labels, depth=1)
+    monkeypatch.setattr("avtune.runs.clips.MEMORY_LIMIT_BYTES", 1)
+    train = prepare_clips(config, model, collection, observer, ("train",)).splits["train"]
+    assert not train.cached
+    assert any(
+        f"they are read from {tmp_path / 'cache'} each time" in message for message in observer.messages
+    )
+    assert any("prepared clips take 0.00 of 20 GB" in message for message in observer.messages)
+    drawn = train[0].prepared
+    monkeypatch.setattr("avtune.transforms.Preprocessing.load", None)
+    assert torch.equal(train[0].prepared.frames, drawn.frames)
+
+
+def test_a_run_says_how_many_clips_each_split_has(folder):
+    config = RunConfig(
+        data=DataConfig(name="folder", root=str(folder), validation_share=0.34, test_share=0.34)
+    )
+    observer = Listening()
+    collection = read_collection(config, observer)
+    counts = {split: len(records) for split, records in collection.splits.items()}
+    assert sum(counts.values()) == 6
+    told = f"clips: {counts['train']} train, {counts['validation']} validation, {counts['test']} test"
+    assert observer.messages[-1] == told
+
+
 def test_compiling_and_recomputing_together_are_refused_before_anything_is_trained(folder, tmp_path):
     config = RunConfig(
         data=DataConfig(name="folder", root=str(folder), workers=0),

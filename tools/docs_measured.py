@@ -35,7 +35,8 @@ def recipes() -> str:
         if row is None or row.paper != "LAVISH":
             continue
         rows.append([
-            f"`{profile['recipe']}`", row.table.removeprefix("Table "), f"{row.accuracy} %", row.weights,
+            f"`{profile['recipe']}`", row.table.removeprefix("Table "),
+            "" if row.accuracy is None else f"{row.accuracy} %", row.weights,
             f"{profile['trainable'] / 1e6:.3f} M", f"{profile['total'] / 1e6:.3f} M",
             f"{profile['method_gmacs']:.1f}",
         ])  # fmt: skip
@@ -103,7 +104,8 @@ def comparison() -> str:
         f"{markdown(rows)}\nScore: {content['score']} on {content['clips']} test clips; always giving the most "
         f"frequent answer gives {_percent(content['majority'])}. Reference: `{content['reference']}`. Clearly better "
         f"than it: {', '.join(clear) or 'none'}. Not clearly better: {', '.join(others) or 'none'}.\n\n"
-        f"Commit {content['commit']}, seeds {', '.join(map(str, content['seeds']))}, {machine['processor']}, "
+        f"Commit {', '.join(content['commits'])}, seeds {', '.join(map(str, content['seeds']))}, learning rates "
+        f"{', '.join(map(str, content['learning_rates']))}, {machine['processor']}, "
         f"{machine['cores']} cores, {machine['threads']} threads, PyTorch {content['versions']['torch']}.\n"
     )
 

@@ -86,7 +86,12 @@ class DataConfig:
         validation_share: Share of the training clips held out where the dataset has no validation split.
         test_share: Share of all clips held out for testing where the dataset has no test split.
         split_seed: Seed of every split that avtune makes itself.
+        test_list: File with the names of the test clips to score, one a line; ``None``: all.
+        test_per_class: Test clips of each class that are scored (CAV-MAE's retrieval sets: 5), chosen by
+            ``split_seed``; ``None``: all.
         cache: Keep prepared clips in memory, so that a clip is decoded once.
+        cache_folder: Keep prepared clips in this folder too, for later epochs and runs; ``None``: nowhere.
+        cache_gigabytes: Most that the files in ``cache_folder`` take together, in units of 10^9 bytes.
         workers: Loader processes per training process.
     """
 
@@ -98,7 +103,11 @@ class DataConfig:
     validation_share: float = 0.15
     test_share: float = 0.15
     split_seed: int = 0
+    test_list: str | None = None
+    test_per_class: int | None = None
     cache: bool = True
+    cache_folder: str | None = None
+    cache_gigabytes: float = 20.0
     workers: int = 2
 
 
@@ -224,7 +233,11 @@ class TrainConfig:
         save_every: Steps between two saved states; ``None``: at each epoch's end only.
         crop_segments: Segments in a row that are drawn from each training clip, anew at every pass; ``None``: all.
             Seconds of one clip are much alike, so more clips with fewer segments teach more in the same time.
+        sampling: ``uniform``: each training clip once an epoch; ``balanced``: as many draws, with replacement, a clip's
+            chance being the sum over its labels of 1 / the clips that have the label.
         flip: Share of the training clips whose frames are mirrored left to right each time they are drawn.
+        mixup: Share of the training clips that are mixed with another clip of their batch each time they are drawn:
+            frames, spectrograms and truth in one proportion of Beta(10, 10), as CAV-MAE. For classification.
         mining: Make training clips whose sound and frames belong to different events and call them background, as
             MA-AVT (``paper``); ``official`` does as its authors' code does in effect: it calls matched ones so.
         mining_share: Share of the clips that are so changed each time they are drawn, where there is a partner.
@@ -242,7 +255,9 @@ class TrainConfig:
     patience: int | None = None
     save_every: int | None = None
     crop_segments: int | None = None
+    sampling: Literal["uniform", "balanced"] = "uniform"
     flip: float = 0.0
+    mixup: float = 0.0
     mining: Literal["off", "paper", "official"] = "off"
     mining_share: float = 0.2
     compile: bool = False

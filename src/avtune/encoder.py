@@ -41,6 +41,8 @@ class Encoded:
         video_stages: Frame tokens at the end of each stage of the tower (batch * T, length, dim), the finest first,
             without what methods append; the last is ``video``. Empty unless the encoder's ``keep_stages`` is set.
         question: What is asked about each clip, word numbers (batch, words) int64; ``None``: nothing.
+        stranger: Frame tokens of another file for each segment, of the shape of ``video``; ``None``: the task compares
+            with none.
     """
 
     audio: Tensor
@@ -55,6 +57,7 @@ class Encoded:
     has_video: Tensor | None = None
     video_stages: tuple[Tensor, ...] = ()
     question: Tensor | None = None
+    stranger: Tensor | None = None
 
 
 class DualEncoder(nn.Module):

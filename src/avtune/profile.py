@@ -104,7 +104,7 @@ def _training_pass(model: AudioVisualModel) -> tuple[int, int]:
     with FlopCounterMode(display=False) as counter:
         with saved_bytes(model) as count:
             encoded = network.encoder(spectrogram, frames)
-        network.head(replace(encoded, valid=batch.valid))
+        network.head(replace(encoded, valid=batch.valid, question=batch.question))
     return int(counter.get_total_flops()) // 2, count[0]
 
 

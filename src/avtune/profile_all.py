@@ -17,7 +17,18 @@ from avtune.recipes import parse_config, recipe_names, recipe_path
 from avtune.recipes.published import Published, agrees, published
 from avtune.tuning import TUNINGS
 
-DATASET_LABELS = {"ave": 28, "bandstand": 10}
+DATASET_LABELS = {
+    "audioset": 527,
+    "ave": 28,
+    "avs": 70,
+    "bandstand": 10,
+    "crema_d": 6,
+    "kinetics_sound": 31,
+    "music_avqa": 42,
+    "questions": 20,
+    "vggsound": 309,
+}
+DATASET_WORDS = {"music_avqa": 93, "questions": 53}
 GRID_TOWERS = {
     "ViT-B/16": "vit_base_patch16_224.augreg_in21k",
     "ViT-L/16": "vit_large_patch16_224.augreg_in21k",
@@ -191,9 +202,10 @@ def grid_methods() -> list[tuple[str, str | None]]:
 
 
 def _row(name: str | None, config: RunConfig, known: TowerCosts | None) -> ProfileRow:
-    dataset = "ave" if name is None else name.partition("/")[0]
+    dataset = "ave" if name is None else config.data.name
     labels = tuple(f"label {k}" for k in range(DATASET_LABELS[dataset]))
-    model = AudioVisualModel(config, labels, device="meta")
+    words = tuple(f"word {k}" for k in range(DATASET_WORDS.get(dataset, 0)))
+    model = AudioVisualModel(config, labels, words=words, device="meta")
     return ProfileRow(
         name,
         config,

@@ -22,7 +22,7 @@ from avtune.compare import (
 )
 from avtune.compare.summary import HEADINGS
 
-RUN = RunResult("a", 0, 0.003, 0.5, 0.6, 0.4, "segment accuracy", 1000, 400, 9.0, 20, 0)
+RUN = RunResult("a", 0, 0.003, 0.5, 0.6, 0.4, "segment accuracy", 1000, 400, 9.0, 20, 0, "abc")
 COST = Cost(saved_mib=3.0, peak_mib=120.0, seconds_per_step=0.05)
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 from scipy.io import wavfile
 
 from avtune.config import DataConfig
-from avtune.datasets import Collection, DatasetError, Event, FrameFolder, Record, read
+from avtune.datasets import Collection, DatasetError, Event, FrameFolder, MaskFiles, Question, Record, read
 from avtune.datasets.check import check
 from avtune.datasets.manifest import PROBLEMS, restrict
 from avtune.media import write_video
@@ -115,11 +115,14 @@ def test_facts_of_a_good_file(report, root):
 def test_clips_are_counted_per_label_and_split(report):
     assert report.clips_per_label["train"] == {"horn": 1, "hum": 9, "background": 1}
     assert report.clips_per_label["test"] == {"horn": 1, "hum": 0, "background": 0}
-    problems, files, labels = report.tables()
+    problems, files, labels, splits = report.tables()
     assert dict((row[0], row[1]) for row in problems.rows)["missing"] == "1"
     assert files.rows[0] == ("absent.mp4", "missing", "absent.mp4 is not there")
     assert labels.columns == ("label", "train", "validation", "test")
     assert labels.rows[0] == ("horn", "1", "1", "1")
+    assert splits.columns == ("split", "annotated", "usable")
+    assert [row[:2] for row in splits.rows] == [("train", "10"), ("validation", "1"), ("test", "1")]
+    assert sum(int(row[2]) for row in splits.rows) == len(report.usable)
     assert report.headline().startswith(f"{len(report.usable)} of 12 files are usable")
 
 
@@ -281,3 +284,60 @@ def test_real_files_are_survived(media_dir):
     if empty := [facts for facts in report.files if not facts.size_bytes]:
         assert not any(facts.usable for facts in empty)
     json.dumps([table.rows for table in report.tables()])
+
+
+def test_masks_that_cannot_be_used_are_remarks(tmp_path):
+    write_clip(tmp_path / "a.mp4")
+    names = {"good": (48, 32), "small": (24, 16), "square": (32, 32), "torn": (48, 32)}
+    for name, size in names.items():
+        Image.new("L", size, 255).save(tmp_path / f"{name}.png")
+    (tmp_path / "torn.png").write_bytes((tmp_path / "torn.png").read_bytes()[:40])
+
+    def problems(*files: str | None) -> dict[str, str]:
+        paths = tuple(None if file is None else tmp_path / f"{file}.png" for file in files)
+        record = Record("a", tmp_path / "a.mp4", (Event("hum"),), masks=MaskFiles(paths))
+        report = check(Collection("csv", tmp_path, ("hum",), {"train": (record,)}), workers=0)
+        assert report.usable == ("a.mp4",)
+        return {problem.kind: problem.text for problem in report.files[0].problems}
+
+    assert problems("good", "small", None) == {}
+    assert problems(None, None) == {"empty": "1 of its clips have no answer and no mask"}
+    bad = problems("good", "absent", "torn", "square")
+    assert bad.keys() == {"mask"}
+    assert bad["mask"].startswith("3 of 4 masks cannot be used: ")
+    assert "absent.png is not there" in bad["mask"]
+
+
+def test_questions_about_one_video_are_one_file_with_many_clips(tmp_path):
+    write_clip(tmp_path / "a.mp4")
+    answers = ("two", "yes", "two", "")
+    records = tuple(
+        Record(f"a/{k}", tmp_path / "a.mp4", (), question=Question(("How",), answer))
+        for k, answer in enumerate(answers)
+    )
+    report = check(Collection("music_avqa", tmp_path, ("two", "yes"), {"train": records}), workers=0)
+    assert [facts.name for facts in report.files] == ["a.mp4"]
+    assert kinds(report) == {"a.mp4": {"empty"}}
+    assert report.files[0].problems[0].text == "1 of its clips have no answer and no mask"
+    assert report.clips_per_label == {"train": {"two": 2, "yes": 1, "background": 1}}
+    assert report.clips_per_split == {"train": (4, 4)}
+
+
+def test_unpacked_clips_whose_pictures_share_a_folder_are_told_apart(tmp_path):
+    records = []
+    for name in ("one", "two"):
+        for number in range(3):
+            picture = tmp_path / "frames" / f"frame_{number}" / f"{name}.jpg"
+            picture.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (20, 10), (90 * number, len(records), 0)).save(picture)
+        audio = tmp_path / "audio" / f"{name}.wav"
+        audio.parent.mkdir(exist_ok=True)
+        wavfile.write(audio, 16000, np.full(16000, len(records), dtype=np.int16))
+        source = FrameFolder(tmp_path / "frames", audio, f"frame_*/{name}.jpg")
+        records.append(Record(name, source, (Event("a"),)))
+    (tmp_path / "frames" / "frame_1" / "two.jpg").write_bytes(b"x")
+    collection = Collection("audioset", tmp_path, ("a",), {"train": tuple(records)})
+    report = check(collection, workers=0)
+    assert kinds(report) == {"audio/one.wav": set(), "audio/two.wav": {"damaged"}}
+    report.write(tmp_path / "manifest.json")
+    assert len(restrict(collection, tmp_path / "manifest.json").records) == 2

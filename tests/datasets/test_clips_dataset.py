@@ -87,7 +87,7 @@ def test_the_cache_holds_what_decoding_gives(clips, workers):
     seen = []
     fresh = ClipDataset(clips, PREPROCESSING, target)
     prepared = prepare_all(clips, PREPROCESSING, workers, lambda done, total: seen.append((done, total)))
-    cached = ClipDataset(clips, PREPROCESSING, target, prepared)
+    cached = ClipDataset(clips, PREPROCESSING, target, prepared=prepared)
     assert cached.cached
     assert not fresh.cached
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
@@ -105,7 +105,7 @@ def test_the_memory_of_a_prepared_clip_is_known_before_it_is_read(clips):
 
 def test_prepared_clips_must_match_the_records(clips):
     with pytest.raises(ValueError, match="1 prepared clips for 4 records"):
-        ClipDataset(clips, PREPROCESSING, target, [PREPROCESSING.load(clips[0].source)])
+        ClipDataset(clips, PREPROCESSING, target, prepared=[PREPROCESSING.load(clips[0].source)])
 
 
 def test_loader_processes_give_the_same_batches(clips):
@@ -193,7 +193,7 @@ def test_long_files_become_sections(tmp_path):
         [0, 2, 2, 2],
         [0, 0, 0, 0],
     ]
-    dataset = ClipDataset(records, PREPROCESSING, target, prepare_all(records, PREPROCESSING))
+    dataset = ClipDataset(records, PREPROCESSING, target, prepared=prepare_all(records, PREPROCESSING))
     for index, record in enumerate(records[:4]):
         fresh = PREPROCESSING.load(record.source, record.start)
         assert torch.equal(dataset[index].prepared.frames, fresh.frames)

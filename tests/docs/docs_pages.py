@@ -11,6 +11,7 @@ PAGES = sorted(
         ROOT / "CONTRIBUTING.md",
         *(ROOT / "docs").glob("*.md"),
         *(ROOT / "docs/methods").glob("*.md"),
+        *(ROOT / "docs/tasks").glob("*.md"),
     ]
 )
 FENCE = re.compile(

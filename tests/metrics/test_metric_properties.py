@@ -49,6 +49,8 @@ def test_sums_of_videos_are_the_sums_of_all_whoever_counts_them(seed: int, video
     ious = np.concatenate([mask_ious(*clip) for clip in clips])
     assert together.miou == pytest.approx(ious.mean())
     assert together.f == pytest.approx(np.mean([MaskSums.of_video(*clip).f for clip in clips]))
+    sounding = np.concatenate([clip[1].any(axis=(1, 2)) for clip in clips])
+    assert together.miou_sounding == pytest.approx(ious[sounding].mean() if sounding.any() else 0.0)
     assert together.videos == videos
     assert 0 <= together.pooled_f <= 1
 
@@ -68,6 +70,21 @@ def test_semantic_sums_are_those_of_each_class_alone(seed: int) -> None:
     assert sums.miou <= sums.miou_present
     parts = [ClassSums.of_frames(found[k : k + 1], true[k : k + 1], 6).as_array() for k in range(3)]
     np.testing.assert_allclose(np.sum(parts, axis=0), sums.as_array())
+
+
+@given(SEEDS)
+def test_unlabelled_pixels_count_for_no_class(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    found, true = rng.integers(0, 4, (2, 3, 5, 5))
+    told = np.array(true)
+    told[:, 3:] = 255
+    sums = ClassSums.of_frames(found, told, 4, unlabelled=255)
+    expected = ClassSums.of_frames(found[:, :3], true[:, :3], 4)
+    np.testing.assert_array_equal(sums.as_array(), expected.as_array())
+    for mean, total, frames in zip(sums.per_class()[0], sums.iou, sums.frames, strict=True):
+        assert mean == (total / frames if frames else None)
+    with pytest.raises(ValueError, match="true classes lie in"):
+        ClassSums.of_frames(found, told, 4)
 
 
 @given(arrays.arrays(float, (7,), elements=COARSE), arrays.arrays(bool, (7,)))

@@ -18,6 +18,16 @@ from avtune.runs import RunObserver, fit_model, prepare_clips
 from avtune.train.log import read_log
 
 LABELS = tuple(f"label {k}" for k in range(28))
+WORDS = tuple(f"word {k}" for k in range(9))
+TASK_CLIPS = {
+    "localization": "bandstand",
+    "classification": "bandstand_classes",
+    "segmentation": "bandstand",
+    "question_answering": "questions",
+    "parsing": "bandstand",
+    "retrieval": "bandstand_pairs",
+}
+"""How the generated clips are read for each task."""
 
 
 @functools.cache
@@ -30,22 +40,28 @@ def test_every_recipe_states_its_source_and_builds(name: str) -> None:
     path = recipe_path(name)
     assert path.read_text().startswith("# ")
     config = parse_config(base=path)
-    model = AudioVisualModel(config, LABELS, device="meta")
+    model = AudioVisualModel(config, LABELS, words=WORDS, device="meta")
     assert sum(weight.numel() for weight in model.network.head.parameters()) > 0
 
 
 @pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Collection:
-    """One generated clip to train on."""
+def clips(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Collection]:
+    """For each task one generated clip to learn from; to learn what matches takes two."""
     root = tmp_path_factory.mktemp("bandstand")
-    render_bandstand(root, 4, seed=5, workers=1)
-    collection = read(DataConfig(name="bandstand", root=str(root)))
-    return replace(collection, splits={"train": collection.splits["train"][:1]})
+    render_bandstand(root, 6, seed=5, workers=1)
+    found = {}
+    for task, reader in TASK_CLIPS.items():
+        collection = read(DataConfig(name=reader, root=str(root)))
+        by_file = {record.files: record for record in collection.splits["train"]}
+        several = task in ("question_answering", "retrieval")
+        chosen = tuple(by_file.values())[: 2 if several else 1]
+        found[task] = replace(collection, splits={"train": chosen})
+    return found
 
 
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_recipe_makes_a_step_on_bandstand_with_shallow_towers(
-    name: str, clip: Collection, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    name: str, clips: dict[str, Collection], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     # Drawing the random weights of the same large tower again for each recipe would take most of the time.
     monkeypatch.setattr("avtune.encoder.create_tower", shallow_tower)
@@ -56,9 +72,10 @@ def test_every_recipe_makes_a_step_on_bandstand_with_shallow_towers(
         config,
         encoder=replace(config.encoder, pretrained=False),
         input=replace(config.input, segments=1),
-        train=replace(config.train, epochs=1, crop_segments=None),
+        train=replace(config.train, epochs=1, batch_size=2, accumulate=1, crop_segments=None),
     )
-    model = AudioVisualModel(config, clip.labels, depth=1)
+    clip = clips[config.head.task]
+    model = AudioVisualModel(config, clip.labels, words=clip.words, depth=1)
     before = {name: weight.clone() for name, weight in model.network.trained_state().items()}
     observer = RunObserver()
     damaged = fit_model(model, config, tmp_path, prepare_clips(config, model, clip, observer), observer)

@@ -36,7 +36,7 @@ def test_the_loop_asks_for_what_the_recipe_states(tmp_path: Path, mining: str, r
         asked.append({"share": share, **how})
         return mine_foreground(batch, share, **how)  # type: ignore[arg-type]
 
-    with patch("avtune.train.loop.mine_foreground", note):
+    with patch("avtune.train.augmentation.mine_foreground", note):
         losses(tmp_path, mining=mining, mining_share=0.3, seed=5)
     assert len(asked) == 2
     for how in asked:

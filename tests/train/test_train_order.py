@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from avtune.train.order import derangement, epoch_windows, update_seed
+from avtune.train.order import balanced_weights, derangement, epoch_windows, update_seed
 
 sizes = st.integers(1, 6)
 
@@ -79,3 +81,52 @@ def test_derangement_is_one_cycle(clips: int, seed: int) -> None:
 def test_one_clip_has_no_derangement() -> None:
     with pytest.raises(ValueError, match="at least two"):
         derangement(1, 0)
+
+
+def test_balanced_weights_are_sums_of_inverse_frequencies() -> None:
+    truths = [("a",), ("a",), ("a", "b"), ()]
+    assert balanced_weights(truths) == pytest.approx([1 / 3, 1 / 3, 1 / 3 + 1, 1])
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=30))
+def test_balanced_draws_show_every_label_equally_often_on_average(classes: list[int]) -> None:
+    weights = balanced_weights([(str(label),) for label in classes])
+    for label in set(classes):
+        own = sum(weight for weight, other in zip(weights, classes, strict=True) if other == label)
+        assert own == pytest.approx(1)
+
+
+@given(st.integers(1, 60), sizes, sizes, sizes, st.integers(0, 9))
+def test_weighted_epochs_are_as_long_and_are_shared_out_alike(
+    clips: int, batch: int, accumulate: int, processes: int, epoch: int
+) -> None:
+    weights = [1.0 + k % 3 for k in range(clips)]
+
+    def windows(process: int, processes: int, batch: int, accumulate: int) -> list[list[list[int]]]:
+        return epoch_windows(
+            clips, batch, accumulate=accumulate, processes=processes, process=process, seed=3, epoch=epoch,
+            weights=weights,
+        )  # fmt: skip
+
+    whole = windows(0, 1, batch * accumulate * processes, 1)
+    parts = [windows(k, processes, batch, accumulate) for k in range(processes)]
+    assert sum(len(window[0]) for window in whole) == clips
+    for number, window in enumerate(whole):
+        spread = [clip for part in parts for piece in part[number] for clip in piece]
+        assert sorted(spread) == sorted(window[0])
+
+
+def test_rare_labels_are_drawn_as_often_as_frequent_ones() -> None:
+    classes = [0] * 180 + [1] * 20
+    weights = balanced_weights([(str(label),) for label in classes])
+    drawn: Counter[int] = Counter()
+    orders = []
+    for epoch in range(50):
+        ((order,),) = epoch_windows(
+            200, 200, accumulate=1, processes=1, process=0, seed=1, epoch=epoch, weights=weights
+        )
+        drawn.update(classes[k] for k in order)
+        orders.append(tuple(order))
+    # 10,000 draws: five standard deviations of a fair coin are 250.
+    assert abs(drawn[1] - 5000) < 250
+    assert len(set(orders)) == 50

@@ -137,3 +137,14 @@ def test_wrong_shares_and_targets_are_refused() -> None:
     for target in (None, torch.zeros(1)):
         with pytest.raises(AvtuneError, match="needs a task with one class for each segment"):
             mined(batch_of([[0, 0]], target=target))
+
+
+def test_clips_with_one_class_for_all_their_segments_are_mined_alike() -> None:
+    batch = batch_of([[0, 0], [1, 1], [2, 2]])
+    whole = mined(replace(batch, target=torch.tensor([0, 1, 2])), share=0.6, seed=2)
+    by_segment = mined(batch, share=0.6, seed=2)
+    assert by_segment.target is not None
+    assert whole.target is not None
+    assert 0 < int((whole.target == BACKGROUND).sum()) < 3
+    assert torch.equal(whole.target, by_segment.target[:, 0])
+    assert torch.equal(whole.frames, by_segment.frames)

@@ -7,7 +7,6 @@ import json
 import os
 import platform
 import shlex
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,7 @@ from avtune.compare import (
     processor_name,
     read_comparison,
     run_comparison,
+    source_commit,
     summarise,
 )
 from avtune.compare.summary import HEADINGS, cells_of
@@ -126,7 +126,9 @@ def _facts(comparison: Comparison, results: list[RunResult], settings: list[str]
         "seeds": list(comparison.seeds),
         "learning_rates": list(comparison.learning_rates),
         "reference": comparison.reference,
-        "commit": _commit(),
+        # Of the runs, which may be older than this command; what they cost is measured by the present one.
+        "commits": sorted({result.commit for result in results if result.commit}),
+        "commit": source_commit(),
         "machine": {
             "processor": processor_name(),
             "cores": os.cpu_count(),
@@ -137,19 +139,6 @@ def _facts(comparison: Comparison, results: list[RunResult], settings: list[str]
             "avtune": avtune.__version__, "torch": torch.__version__, "python": platform.python_version()
         },
     }  # fmt: skip
-
-
-def _commit() -> str | None:
-    """The commit of a source checkout; ``None`` where avtune was installed otherwise."""
-    here = Path(avtune.__file__).parent
-    try:
-        told = subprocess.run(
-            ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"],
-            capture_output=True, text=True, check=True, timeout=10,
-        )  # fmt: skip
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return told.stdout.strip() or None
 
 
 def _table(rows: list[Row]) -> Table:

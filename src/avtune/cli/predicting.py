@@ -16,7 +16,16 @@ from avtune.errors import AvtuneError
 from avtune.media import MediaError
 from avtune.model import AudioVisualModel, load
 from avtune.report import write_prediction
-from avtune.tasks import ClassPrediction, Prediction, TimelinePrediction
+from avtune.report.retrieval import write_matches
+from avtune.tasks import (
+    AnswerPrediction,
+    ClassPrediction,
+    MaskPrediction,
+    ParsingPrediction,
+    Prediction,
+    RetrievalPrediction,
+    TimelinePrediction,
+)
 
 SHOWN_CLASSES = 5
 
@@ -29,6 +38,7 @@ def predict(options: argparse.Namespace) -> int:
     out = Path(options.out) if options.out else folder / "predictions"
     out.mkdir(parents=True, exist_ok=True)
     failed = 0
+    searched: list[RetrievalPrediction] = []
     with new_progress() as progress:
         bar = progress.add_task("predicting", total=len(files), note="")
         for file in files:
@@ -42,7 +52,11 @@ def predict(options: argparse.Namespace) -> int:
                 _show(
                     prediction, write_prediction(prediction, out, _stem(file, files), _facts(model, folder))
                 )
+                if isinstance(prediction, RetrievalPrediction):
+                    searched.append(prediction)
             progress.advance(bar)
+    if len(searched) > 1:
+        _show_matches(searched, out)
     if failed and failed == len(files):
         return 1
     if failed:
@@ -99,8 +113,62 @@ def _classes(prediction: Prediction) -> RenderableType:
     return listing(["label", "probability"], rows)
 
 
+def _parsing(prediction: Prediction) -> RenderableType:
+    assert isinstance(prediction, ParsingPrediction)
+    rows = [
+        [stream, f"{event.start:7.1f}", f"{event.end:7.1f}", event.label, f"{100 * event.probability:.0f} %"]
+        for stream, events in (("heard", prediction.heard), ("seen", prediction.seen))
+        for event in events
+    ]
+    headings = ["", "from s", "to s", "event", "probability"]
+    return listing(headings, rows) if rows else "  nothing heard, nothing seen"
+
+
+def _vectors(prediction: Prediction) -> RenderableType:
+    assert isinstance(prediction, RetrievalPrediction)
+    if prediction.agreement is None:
+        return "  it lacks sound or frames: nothing to compare"
+    return f"  cosine of its sound and its frames: {prediction.agreement:.3f}"
+
+
+def _show_matches(predictions: list[RetrievalPrediction], out: Path) -> None:
+    rows = [
+        [match.sound, match.frames, f"{match.cosine:.3f}"]
+        for match in write_matches(predictions, out)
+        if match.rank == 1
+    ]
+    console.print(listing(["the sound of", "fits best the frames of", "cosine"], rows))
+    console.print(f"  all pairs: {out / 'matches.csv'}", highlight=False, markup=False)
+
+
+def _answer(prediction: Prediction) -> RenderableType:
+    assert isinstance(prediction, AnswerPrediction)
+    if not prediction.labels:
+        return "  this run learned where sounds come from; the page shows it"
+    rows = [[label, f"{100 * share:.0f} %"] for label, share in prediction.ranked[:SHOWN_CLASSES]]
+    return listing([prediction.question, "probability"], rows)
+
+
+def _masks(prediction: Prediction) -> RenderableType:
+    assert isinstance(prediction, MaskPrediction)
+    rows = [
+        [
+            f"{time:7.1f}",
+            f"{100 * share:.1f} %",
+            ", ".join(label for label, _ in prediction.class_shares(k)[:SHOWN_CLASSES]),
+        ]
+        for k, (time, share) in enumerate(zip(prediction.times, prediction.shares, strict=True))
+        if share
+    ]
+    return listing(["at s", "of the frame sounds", ""], rows) if rows else "  nothing sounds"
+
+
 SHOWN: dict[type[Prediction], Callable[[Prediction], RenderableType]] = {
     TimelinePrediction: _timeline,
     ClassPrediction: _classes,
+    ParsingPrediction: _parsing,
+    RetrievalPrediction: _vectors,
+    AnswerPrediction: _answer,
+    MaskPrediction: _masks,
 }
 """How each kind of prediction looks in a terminal."""

@@ -2,7 +2,7 @@
 
 from avtune.compare.cost import Cost, finished_costs, measure_costs
 from avtune.compare.figure import comparison_png
-from avtune.compare.machine import processor_name
+from avtune.compare.machine import processor_name, source_commit
 from avtune.compare.plan import (
     Comparison,
     ComparisonError,
@@ -34,5 +34,6 @@ __all__ = [
     "processor_name",
     "read_comparison",
     "run_comparison",
+    "source_commit",
     "summarise",
 ]

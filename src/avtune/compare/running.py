@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from avtune.compare.machine import source_commit
 from avtune.compare.plan import Comparison, ComparisonError, at_rate
 from avtune.config import RunConfig
 from avtune.counting import count_parameters
@@ -44,6 +45,7 @@ class RunResult:
         seconds: Time of the whole run.
         clips: Clips scored.
         damaged: Files that could not be read.
+        commit: Commit of the code; ``None``: not known.
     """
 
     variant: str
@@ -58,6 +60,7 @@ class RunResult:
     seconds: float
     clips: int
     damaged: int
+    commit: str | None
 
 
 class CompareObserver(RunObserver):
@@ -231,7 +234,7 @@ def _train(
         found.scores.name,
         parameters.trainable, parameters.parts["head"],
         round(time.perf_counter() - started, 1),
-        found.clips, len({**damaged, **found.damaged}),
+        found.clips, len({**damaged, **found.damaged}), source_commit(),
     )  # fmt: skip
 
 

@@ -10,10 +10,27 @@ from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 
 from avtune.config import DataConfig
-from avtune.datasets import audioset, ave, crema_d, folder, kinetics_sound, llp, music_avqa, table, vggsound
+from avtune.datasets import (
+    audioset,
+    ave,
+    avsbench,
+    crema_d,
+    folder,
+    heard_seen,
+    kinetics_sound,
+    llp,
+    msrvtt,
+    music_avqa,
+    questions,
+    table,
+    vggsound,
+)
+from avtune.datasets.bandstand import classes as bandstand_classes
+from avtune.datasets.bandstand import pairs as bandstand_pairs
 from avtune.datasets.bandstand import reader as bandstand
 from avtune.datasets.records import (
     BACKGROUND,
+    SPLITS,
     Collection,
     DatasetError,
     Event,
@@ -25,17 +42,28 @@ from avtune.datasets.records import (
     segment_labels,
 )
 
+WITHOUT_VARIANTS = frozenset({"bandstand_classes", "csv", "folder", "kinetics_sound", "llp", "vggsound"})
+"""Readers that know one way to split their clips."""
+
 READERS: Mapping[str, Callable[[DataConfig], Collection]] = {
     "audioset": audioset.read,
     "ave": ave.read,
+    "avsbench_s4": avsbench.read_s4,
+    "avsbench_ms3": avsbench.read_ms3,
+    "avsbench_semantic": avsbench.read_semantic,
     "bandstand": bandstand.read,
+    "bandstand_classes": bandstand_classes.read,
+    "bandstand_pairs": bandstand_pairs.read,
     "crema_d": crema_d.read,
     "kinetics_sound": kinetics_sound.read,
     "llp": llp.read,
+    "msrvtt": msrvtt.read,
     "music_avqa": music_avqa.read,
+    "questions": questions.read,
     "vggsound": vggsound.read,
     "folder": folder.read,
     "csv": table.read,
+    "heard_seen": heard_seen.read,
 }
 """Readers by the name that ``data.name`` of a recipe gives."""
 
@@ -50,13 +78,20 @@ def read(config: DataConfig) -> Collection:
         Its clips, not yet looked for on disk.
 
     Raises:
-        DatasetError: The name is unknown, or the dataset is not as its reader needs it.
+        DatasetError: The name or ``split`` is unknown, or the dataset is not as its reader needs it.
     """
     if config.name not in READERS:
         near = get_close_matches(config.name, READERS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"use one of {', '.join(READERS)}"
         raise DatasetError(f"dataset {config.name!r} is unknown; {hint}")
-    return READERS[config.name](config)
+    if config.name in WITHOUT_VARIANTS and config.split != "official":
+        raise DatasetError(f"the dataset {config.name} has one split, not {config.split!r}; leave data.split out")
+    collection = READERS[config.name](config)
+    if unknown := set(collection.splits) - set(SPLITS):
+        raise DatasetError(
+            f"the reader {config.name} names a split {min(unknown)!r}, which nothing reads; use {', '.join(SPLITS)}"
+        )
+    return collection
 
 
 __all__ = [

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from avtune.config import DataConfig
+from avtune.datasets.leaks import leak_warnings
 from avtune.datasets.listed import MediaFolders, csv_rows, first_file
 from avtune.datasets.records import Collection, DatasetError, Event, FrameFolder, Record, file_name
 from avtune.datasets.splits import complete_or_score
@@ -72,6 +73,7 @@ def read(config: DataConfig) -> Collection:
         raise DatasetError(f"{root} holds no list such as {LISTS['balanced'][0]}; put the lists there")
     untrained = "there is no list of training clips, so this can only be scored"
     splits, warnings = complete_or_score(given, config, untrained)
+    warnings += leak_warnings(given, lambda record: record.name, "videos")
     return Collection(config.name, root, tuple(names.values()), splits, warnings, clip_seconds=CLIP_SECONDS)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -12,13 +12,17 @@ import numpy as np
 import numpy.typing as npt
 
 from avtune.datasets.manifest import CheckReport, FileFacts, Problem, clips_per_label, source_name
+from avtune.datasets.masks import load_masks
 from avtune.datasets.pool import LIMIT_SECONDS, Failure, Progress, map_files
-from avtune.datasets.records import Collection, FrameFolder, Record
+from avtune.datasets.records import Collection, DatasetError, FrameFolder, Record
 from avtune.datasets.unpacked import read_picture, read_sound
 from avtune.media import Damage, MediaError, decode, probe
 
 EVENT_TOLERANCE_SECONDS = 0.5
 """An annotated event may end this much after its file: half a segment of a second, which stays valid."""
+
+MASK_SIZE = 16
+"""Side that masks are brought to while they are checked, pixels; any does."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,8 @@ class _Task:
     source: Path | FrameFolder
     files: tuple[Path, ...]
     events_end: float
+    masked: tuple[Record, ...]
+    empty: int
 
 
 def check(
@@ -64,6 +70,7 @@ def check(
         labels=collection.labels,
         files=tuple(_with_relations(facts, duplicates)),
         clips_per_label=clips_per_label(collection),
+        clips_per_split=_clips_per_split(collection, {one.name for one in facts if one.usable}),
         duplicates=tuple(tuple(facts[index].name for index in group) for group in duplicates),
         warnings=collection.warnings,
     )
@@ -79,8 +86,29 @@ def _tasks(collection: Collection) -> list[_Task]:
         ends = [event.end for _, record in pairs for event in record.events if np.isfinite(event.end)]
         splits = tuple(dict.fromkeys(split for split, _ in pairs))
         first = pairs[0][1]
-        tasks.append(_Task(name, splits, first.source, first.files, max(ends, default=0.0)))
+        masked = {record.masks: record for _, record in pairs if record.masks is not None}
+        tasks.append(
+            _Task(
+                name, splits, first.source, first.files, max(ends, default=0.0),
+                masked=tuple(masked.values()),
+                empty=sum(_untold(record) for _, record in pairs),
+            )
+        )  # fmt: skip
     return tasks
+
+
+def _untold(record: Record) -> bool:
+    """Whether a clip that is there to teach something teaches nothing; that no event happens is something."""
+    if record.question is not None:
+        return not record.truths
+    return record.masks is not None and not any(record.masks.files)
+
+
+def _clips_per_split(collection: Collection, usable: set[str]) -> dict[str, tuple[int, int]]:
+    return {
+        split: (len(records), sum(source_name(record, collection.root) in usable for record in records))
+        for split, records in collection.splits.items()
+    }
 
 
 def _examine(task: _Task) -> FileFacts:
@@ -91,7 +119,9 @@ def _examine(task: _Task) -> FileFacts:
                 task.name, task.splits, problems=(Problem("missing", f"{path.name} is not there"),)
             )
     facts = FileFacts(task.name, task.splits)
-    problems: list[Problem] = []
+    problems = [*_mask_problems(task.masked)]
+    if task.empty:
+        problems.append(Problem("empty", f"{task.empty} of its clips have no answer and no mask"))
     try:
         if isinstance(task.source, FrameFolder):
             facts = _examine_unpacked(facts, task.source, problems)
@@ -105,6 +135,23 @@ def _examine(task: _Task) -> FileFacts:
         text = f"events last until {task.events_end:g} s, the file ends at {facts.duration:.2f} s"
         problems.append(Problem("short", text))
     return replace(facts, problems=tuple(problems))
+
+
+def _mask_problems(clips: Iterable[Record]) -> Iterator[Problem]:
+    """A remark for each clip of which a mask is missing, damaged or not of its frame's shape."""
+    for record in clips:
+        assert record.masks is not None
+        files = [path for path in record.masks.files if path is not None]
+        bad: list[str] = []
+        for path in files:
+            try:
+                load_masks(
+                    replace(record, start=0.0, masks=replace(record.masks, files=(path,))), 1, MASK_SIZE
+                )
+            except DatasetError as error:
+                bad.append(str(error))
+        if bad:
+            yield Problem("mask", f"{len(bad)} of {len(files)} masks cannot be used: {bad[0]}")
 
 
 def _examine_file(facts: FileFacts, path: Path, problems: list[Problem]) -> FileFacts:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from avtune.datasets.disk_cache import DiskCache, clip_key
 from avtune.datasets.pool import Failure, Progress, map_files
 from avtune.datasets.records import DatasetError, FrameFolder, Record
 from avtune.datasets.unpacked import read_picture, read_sound
@@ -41,6 +45,7 @@ class ClipDataset(Dataset[Sample | Damaged]):
         target: Callable[[Record], Tensor] | None = None,
         question: Callable[[Record], Tensor | None] | None = None,
         prepared: Sequence[Prepared | Damaged] | None = None,
+        disk: DiskCache | None = None,
     ) -> None:
         """Take the clips.
 
@@ -50,6 +55,7 @@ class ClipDataset(Dataset[Sample | Damaged]):
             target: Truth of a record, a tensor of the task's shape; ``None``: samples without target.
             question: What is asked about a record, as word numbers; ``None``: nothing.
             prepared: What :func:`prepare_all` made of the clips; ``None``: each is read whenever it is drawn.
+            disk: Where clips that are read are kept and looked for; ``None``: nowhere.
 
         Raises:
             ValueError: There are not as many prepared clips as records.
@@ -60,7 +66,7 @@ class ClipDataset(Dataset[Sample | Damaged]):
         self.preprocessing = preprocessing
         self.cached = prepared is not None
         self._target, self._question = target, question
-        self._prepared = prepared
+        self._prepared, self._disk = prepared, disk
 
     def __len__(self) -> int:
         """Number of clips, damaged ones included."""
@@ -70,7 +76,7 @@ class ClipDataset(Dataset[Sample | Damaged]):
         """The clip at an index, read now or from memory."""
         record = self.records[index]
         stored = self._prepared
-        prepared = prepare(record, self.preprocessing) if stored is None else stored[index]
+        prepared = prepare(record, self.preprocessing, self._disk) if stored is None else stored[index]
         if isinstance(prepared, Damaged):
             return prepared
         try:
@@ -88,14 +94,34 @@ def clip_bytes(preprocessing: Preprocessing) -> int:
     return preprocessing.segments * (3 * preprocessing.size**2 + 4 * rows * columns)
 
 
-def prepare(record: Record, preprocessing: Preprocessing) -> Prepared | Damaged:
-    """Read one clip; whatever is wrong with its file becomes ``Damaged``."""
+def prepare(
+    record: Record, preprocessing: Preprocessing, disk: DiskCache | None = None
+) -> Prepared | Damaged:
+    """Read one clip; whatever is wrong with its file becomes ``Damaged``.
+
+    Args:
+        record: The clip.
+        preprocessing: How its file becomes tensors.
+        disk: Where it is looked for first, and kept.
+    """
+    key = _key(record, preprocessing, disk, whole_file=False)
+    if disk is not None and key is not None and (stored := disk.get(key)) is not None:
+        return stored
     try:
         if isinstance(record.source, FrameFolder):
-            return _load_unpacked(record, record.source, preprocessing)
-        return preprocessing.load(record.source, record.start)
+            prepared = _load_unpacked(record, record.source, preprocessing)
+        else:
+            prepared = preprocessing.load(record.source, record.start)
     except Exception as error:
         return _damaged(record, error)
+    if disk is not None and key is not None:
+        disk.put(key, prepared)
+    return prepared
+
+
+def distinct_clips(records: Sequence[Record]) -> int:
+    """How many stretches of files the records show; several questions about one are one."""
+    return len({_stretch(record) for record in records})
 
 
 def prepare_all(
@@ -103,14 +129,16 @@ def prepare_all(
     preprocessing: Preprocessing,
     workers: int = 0,
     progress: Progress | None = None,
+    disk: DiskCache | None = None,
 ) -> list[Prepared | Damaged]:
-    """Read all clips, a file of several clips only once.
+    """Read all clips, a file of several clips only once; records of the same stretch of a file share its tensors.
 
     Args:
         records: The clips.
         preprocessing: How a file becomes tensors.
         workers: Processes that read; a file that crashes or hangs its process is damaged. 0: this process.
         progress: Called with the number of prepared and of all files.
+        disk: Where clips are looked for first, and kept.
 
     Returns:
         The clips in the order of ``records``.
@@ -118,24 +146,36 @@ def prepare_all(
     Raises:
         DatasetError: No worker process can be started.
     """
-    by_file: dict[tuple[str, ...], list[int]] = {}
-    for index, record in enumerate(records):
-        by_file.setdefault(tuple(map(str, record.files)), []).append(index)
-    groups = [[records[index] for index in indices] for indices in by_file.values()]
-    answers = map_files(partial(_prepare_file, preprocessing=preprocessing), groups, workers, progress)
-    results: dict[int, Prepared | Damaged] = {}
-    for indices, answer in zip(by_file.values(), answers, strict=True):
-        for place, index in enumerate(indices):
+    by_file: dict[Path | FrameFolder, dict[Stretch, Record]] = {}
+    for record in records:
+        by_file.setdefault(record.source, {}).setdefault(_stretch(record), record)
+    groups = [list(clips.values()) for clips in by_file.values()]
+    read = partial(_prepare_file, preprocessing=preprocessing, disk=disk)
+    results: dict[Stretch, Prepared | Damaged] = {}
+    for group, answer in zip(groups, map_files(read, groups, workers, progress), strict=True):
+        for place, record in enumerate(group):
             if isinstance(answer, Failure):
-                results[index] = Damaged(records[index].name, str(records[index].files[0]), answer.reason)
+                results[_stretch(record)] = Damaged(record.name, str(record.files[0]), answer.reason)
             else:
                 packed = answer[place]
-                results[index] = packed if isinstance(packed, Damaged) else _unpack(packed)
-    return [results[index] for index in range(len(records))]
+                results[_stretch(record)] = packed if isinstance(packed, Damaged) else _unpack(packed)
+    return [_named(results[_stretch(record)], record) for record in records]
+
+
+Stretch: TypeAlias = tuple[Path | FrameFolder, float]
+"""A file and where a clip begins in it."""
+
+
+def _stretch(record: Record) -> Stretch:
+    return record.source, record.start
+
+
+def _named(prepared: Prepared | Damaged, record: Record) -> Prepared | Damaged:
+    return replace(prepared, name=record.name) if isinstance(prepared, Damaged) else prepared
 
 
 def _prepare_file(
-    records: Sequence[Record], *, preprocessing: Preprocessing
+    records: Sequence[Record], *, preprocessing: Preprocessing, disk: DiskCache | None
 ) -> list[dict[str, Any] | Damaged]:
     """Worker side: all clips of one file, tensors as arrays, which cross a pipe without shared memory."""
     if multiprocessing.parent_process() is not None:
@@ -143,11 +183,38 @@ def _prepare_file(
     sections: dict[float, Prepared] = {}
     if len(records) > 1 and not isinstance(records[0].source, FrameFolder):
         try:
-            sections = dict(preprocessing.load_windows(records[0].source))
+            sections = _sections(records, records[0].source, preprocessing, disk)
         except Exception as error:
             return [_damaged(record, error) for record in records]
-    prepared = [sections.get(record.start) or prepare(record, preprocessing) for record in records]
+    prepared = [sections.get(record.start) or prepare(record, preprocessing, disk) for record in records]
     return [clip if isinstance(clip, Damaged) else _pack(clip) for clip in prepared]
+
+
+def _sections(
+    records: Sequence[Record], path: Path, preprocessing: Preprocessing, disk: DiskCache | None
+) -> dict[float, Prepared]:
+    """Clips of a long file by where they begin; it is decoded unless all that are asked for are on disk."""
+    keys = {record.start: _key(record, preprocessing, disk, whole_file=True) for record in records}
+    if disk is not None:
+        stored = {start: disk.get(key) for start, key in keys.items() if key is not None}
+        found = {start: clip for start, clip in stored.items() if clip is not None}
+        if len(found) == len(records):
+            return found
+    sections = dict(preprocessing.load_windows(path))
+    for start, clip in sections.items():
+        if disk is not None and (key := keys.get(start)) is not None:
+            disk.put(key, clip)
+    return sections
+
+
+def _key(
+    record: Record, preprocessing: Preprocessing, disk: DiskCache | None, *, whole_file: bool
+) -> str | None:
+    """A clip's name in the cache; ``None`` where there is no cache, or no file."""
+    if disk is not None:
+        with suppress(OSError):
+            return clip_key(record.source, record.start, preprocessing, whole_file=whole_file)
+    return None
 
 
 def _pack(prepared: Prepared) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from avtune.config import DataConfig
+from avtune.datasets.leaks import leak_warnings, youtube_video
 from avtune.datasets.listed import MediaFolders, csv_rows, first_file
 from avtune.datasets.records import Collection, DatasetError, Event, Record
 from avtune.datasets.splits import complete
@@ -48,6 +49,7 @@ def read(config: DataConfig) -> Collection:
             event = Event(labels[int(number)])
             given[split].append(Record(name, media.file(name, where), (event,), origin=where))
     splits, warnings = complete(given, config)
+    warnings += leak_warnings(given, youtube_video, "videos")
     return Collection(config.name, root, labels, splits, warnings, clip_seconds=CLIP_SECONDS)
 
 

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from avtune.config import DataConfig
+from avtune.datasets.leaks import leak_warnings, youtube_video
 from avtune.datasets.listed import MediaFolders, first_file
 from avtune.datasets.records import Collection, DatasetError, Event, Record, file_name
 from avtune.datasets.splits import complete_or_score
@@ -66,6 +67,7 @@ def read(config: DataConfig) -> Collection:
         raise DatasetError(f"{root} holds none of {', '.join(WEAK.values())}; put the lists there")
     untrained = "there is no list of training clips, so this can only be scored; add AVVP_train.csv"
     splits, warnings = complete_or_score(given, config, untrained)
+    warnings += leak_warnings(given, youtube_video, "videos")
     return Collection(config.name, root, LABELS, splits, warnings, clip_seconds=CLIP_SECONDS)
 
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from avtune.datasets.records import BACKGROUND, Collection, DatasetError, Record, printable
+from avtune.datasets.records import BACKGROUND, Collection, DatasetError, FrameFolder, Record, printable
 
 FORMAT = 1
 UNUSABLE = frozenset({"missing", "unreadable"})
@@ -20,6 +20,8 @@ PROBLEMS: Mapping[str, str] = {
     "missing": "annotated, but not on disk",
     "unreadable": "cannot be decoded at all",
     "damaged": "decodes in part",
+    "mask": "has masks that are missing, damaged or of another shape than its frames",
+    "empty": "has a clip without any truth",
     "short": "ends before its annotated events",
     "no_video": "has sound only",
     "no_audio": "has pictures only",
@@ -103,7 +105,8 @@ class CheckReport:
         dataset: Name of the reader.
         labels: Names of the events.
         files: Facts per file, in the order in which the collection first names them.
-        clips_per_label: Split to label to number of clips that show it; ``background``: clips without event.
+        clips_per_label: Split to label (or answer) to number of clips that have it; ``background``: clips without any.
+        clips_per_split: Split to its number of clips, and of those whose files are usable.
         duplicates: Groups of files with the same content.
         warnings: What the reader said.
     """
@@ -112,6 +115,7 @@ class CheckReport:
     labels: tuple[str, ...]
     files: tuple[FileFacts, ...]
     clips_per_label: Mapping[str, Mapping[str, int]]
+    clips_per_split: Mapping[str, tuple[int, int]]
     duplicates: tuple[tuple[str, ...], ...]
     warnings: tuple[str, ...]
 
@@ -132,7 +136,7 @@ class CheckReport:
         return f"{usable} of {total} files are usable, {troubled} of them with remarks ({hours:.2f} hours)"
 
     def tables(self) -> list[Table]:
-        """The report as tables: kinds of problems, files with problems, clips per label."""
+        """The report as tables: kinds of problems, files with problems, clips per label and per split."""
         kinds = tuple(
             (kind, str(self.count(kind)), meaning) for kind, meaning in PROBLEMS.items() if self.count(kind)
         )
@@ -150,10 +154,14 @@ class CheckReport:
             (label, *(str(self.clips_per_label[split].get(label, 0)) for split in splits))
             for label in (*self.labels, BACKGROUND)
         )
+        counts = tuple(
+            (split, str(clips), str(usable)) for split, (clips, usable) in self.clips_per_split.items()
+        )
         return [
             Table("Problems", ("problem", "files", "meaning"), kinds),
             Table("Files with problems", ("file", "problem", "what"), tuple(lines)),
             Table("Clips per label", ("label", *splits), labels),
+            Table("Clips per split", ("split", "annotated", "usable"), counts),
         ]
 
     def write(self, path: Path) -> None:
@@ -173,6 +181,7 @@ class CheckReport:
             "labels": self.labels,
             "summary": {kind: self.count(kind) for kind in PROBLEMS},
             "clips_per_label": self.clips_per_label,
+            "clips_per_split": self.clips_per_split,
             "duplicates": self.duplicates,
             "warnings": self.warnings,
             "usable": self.usable,
@@ -188,18 +197,21 @@ class CheckReport:
 
 
 def source_name(record: Record, root: Path) -> str:
-    """What a manifest calls a record's file: its path below the root (an unpacked clip: its pictures')."""
-    path = record.files[0]
+    """What a manifest calls a record's file: its path below the root.
+
+    An unpacked clip is called by the folder of its pictures, or, where clips share one, by its sound.
+    """
+    source = record.source
+    shared = isinstance(source, FrameFolder) and "/" in source.pattern
+    path = source.audio if isinstance(source, FrameFolder) and shared else record.files[0]
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
 
 
 def clips_per_label(collection: Collection) -> dict[str, dict[str, int]]:
-    """Number of clips per split that show each label; ``background`` counts clips without any event."""
+    """Number of clips per split that have each label or answer; ``background`` counts clips without any."""
     counts: dict[str, dict[str, int]] = {}
     for split, records in collection.splits.items():
-        found = Counter(
-            label for record in records for label in {event.label for event in record.events} or {BACKGROUND}
-        )
+        found = Counter(label for record in records for label in record.truths or (BACKGROUND,))
         counts[split] = {label: found[label] for label in (*collection.labels, BACKGROUND)}
     return counts
 

@@ -80,7 +80,7 @@ def read(config: DataConfig) -> Collection:
         path = first_file([root / place for place in places], name)
         if path is not None:
             given[split] = [
-                _record(row, f"{path.name} question {k + 1}", source) for k, row in enumerate(_rows(path))
+                _record(row, f"{path.name} question {k + 1}", source) for k, row in enumerate(read_rows(path))
             ]
     if not any(given.values()):
         raise DatasetError(
@@ -107,7 +107,15 @@ def _record(row: Any, where: str, source: Callable[[str, str], Path | FrameFolde
     return Record(name, source(video, where), (), origin=where, question=question)
 
 
-def _rows(path: Path) -> list[Any]:
+def read_rows(path: Path) -> list[Any]:
+    """The questions of a list, not yet looked at.
+
+    Args:
+        path: A JSON file.
+
+    Raises:
+        DatasetError: It cannot be read, or holds no list.
+    """
     try:
         rows = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:

@@ -100,10 +100,12 @@ class MaskFiles:
         files: One for each segment, in order; ``None`` where a segment is not labelled.
         classes: Colours, RGB in 0 to 255, of the classes in the order of their indices, the first for silence; empty:
             whatever is not black sounds.
+        squeezed: Whether they were drawn over frames squeezed to a square, whatever the shape of the clip's own.
     """
 
     files: tuple[Path | None, ...]
     classes: tuple[tuple[int, int, int], ...] = ()
+    squeezed: bool = False
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,13 @@ class Record:
     seen: tuple[Event, ...] = ()
     question: Question | None = None
     masks: MaskFiles | None = None
+
+    @property
+    def truths(self) -> tuple[str, ...]:
+        """What the clip is known to be: each label of its events once, or its question's answer; empty: nothing."""
+        if self.question is not None:
+            return (self.question.answer,) if self.question.answer else ()
+        return tuple(dict.fromkeys(event.label for event in self.events))
 
     @property
     def files(self) -> tuple[Path, ...]:

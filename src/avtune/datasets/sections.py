@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +22,8 @@ def cut(
 
     A file that lasts longer than one input gives several records that differ in ``start``, the same sections
     as prediction on that file uses; the last is moved back to end with the file. All stay in their split.
-    Files of a collection whose clips all have one known length are not opened.
+    Files of a collection whose clips all have one known length are not opened. A clip that is asked about stays one:
+    its question is about all of it.
 
     Args:
         collection: Of clips that exist.
@@ -31,7 +32,8 @@ def cut(
         progress: Called with the number of probed and of all files.
 
     Returns:
-        The collection with more records; files that cannot be opened keep their one.
+        The collection with more records; files that cannot be opened keep their one. A warning where questions are
+        about more than the model sees.
     """
     sources = list(dict.fromkeys(r.source for r in collection.records if isinstance(r.source, Path)))
     durations: dict[Path, float] = {}
@@ -44,19 +46,43 @@ def cut(
                 if progress is not None:
                     progress(number + 1, len(sources))
 
+    def lasting(record: Record) -> float | None:
+        if collection.clip_seconds is None and isinstance(record.source, Path):
+            return durations[record.source]
+        return collection.clip_seconds
+
     def sections(records: Sequence[Record]) -> Iterator[Record]:
         for record in records:
-            length = collection.clip_seconds
-            if length is None and isinstance(record.source, Path):
-                length = durations[record.source]
-            if not length:
+            length = lasting(record)
+            if not length or record.question is not None:
                 yield record
                 continue
             for start in section_starts(length, segments, segment_seconds, segments):
                 yield replace(record, start=start)
 
     splits = {name: tuple(sections(records)) for name, records in collection.splits.items()}
-    return replace(collection, splits=splits)
+    asked = [record for record in collection.records if record.question is not None]
+    warnings = collection.warnings + _cut_off(asked, lasting, segments, segment_seconds)
+    return replace(collection, splits=splits, warnings=warnings)
+
+
+def _cut_off(
+    asked: Sequence[Record],
+    lasting: Callable[[Record], float | None],
+    segments: int,
+    segment_seconds: float,
+) -> tuple[str, ...]:
+    # Less than half a segment is none.
+    seen = (segments + 0.5) * segment_seconds
+    longer = [record for record in asked if (lasting(record) or 0.0) > seen]
+    if not longer:
+        return ()
+    longest = max(lasting(record) or 0.0 for record in longer)
+    return (
+        f"{len(longer)} of {len(asked)} questions are about clips longer than the {segments * segment_seconds:g} s "
+        f"that the model sees, up to {longest:.1f} s; set input.segment_seconds so that input.segments times it is the "
+        "whole clip",
+    )
 
 
 def _duration(path: Path) -> float:

@@ -94,7 +94,7 @@ def hold_out(
     held: dict[tuple[str, ...], None] = {}
     quotas = _quotas({label: len(strata[label]) for label in sorted(strata)}, share)
     for label, number in quotas.items():
-        order = sorted(strata[label], key=lambda key: _digest(seed, purpose, files[key][0].name))
+        order = sorted(strata[label], key=lambda key: digest(seed, purpose, files[key][0].name))
         held.update(dict.fromkeys(order[:number]))
     kept = _labels([record for key, clips in files.items() if key not in held for record in clips])
     for label in sorted(_labels(records) - kept):
@@ -134,5 +134,6 @@ def _main_label(clips: Sequence[Record]) -> str:
     return min(lasting, key=lambda label: (-lasting[label], label)) if lasting else ""
 
 
-def _digest(seed: int, purpose: str, name: str) -> bytes:
+def digest(seed: int, purpose: str, name: str) -> bytes:
+    """By what names are put into an order that follows from a seed and a purpose alone."""
     return hashlib.sha256(f"{seed}\0{purpose}\0{name}".encode(errors="surrogateescape")).digest()

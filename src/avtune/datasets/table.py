@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from avtune.config import DataConfig
+from avtune.datasets.masks import mask_folder
 from avtune.datasets.records import (
     BACKGROUND,
     Collection,
@@ -55,7 +56,8 @@ def read(config: DataConfig) -> Collection:
 
     Where two events share a second it is the one that covers more of it that counts, on a tie the one of the
     later row; the warnings name such rows. The files are not looked for: ``existing`` drops what is
-    not on disk and names its line.
+    not on disk and names its line. Masks of ``day2/taxi.mp4`` are looked for in ``masks/day2/taxi``, one for each
+    second (:func:`avtune.datasets.masks.mask_folder`).
 
     Args:
         config: ``root``, ``index`` (the table; ``None``: ``<root>/events.csv``), ``validation_share``,
@@ -73,7 +75,7 @@ def read(config: DataConfig) -> Collection:
             f"{root} is not a folder; point the root at the folder that the table's files are in"
         )
     path = _table(root, config.index)
-    rows = list(_rows(path))
+    rows = list(read_rows(path))
     by_file: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         by_file[row.file].append(row)
@@ -85,7 +87,8 @@ def read(config: DataConfig) -> Collection:
         split = _one_split(path, group)
         happening = tuple(row.event for row in group if row.event is not None)
         origin = f"{path.name} line {group[0].line}"
-        given.setdefault(split, []).append(Record(file, root / file, happening, origin=origin))
+        masks = mask_folder(root / "masks" / Path(file).with_suffix(""))
+        given.setdefault(split, []).append(Record(file, root / file, happening, origin=origin, masks=masks))
     if not given["train"]:
         raise DatasetError(f"{path} puts no file into train; change some of its split column to train")
     splits, notes = complete(given, config)
@@ -106,7 +109,15 @@ def _table(root: Path, index: str | None) -> Path:
     return path
 
 
-def _rows(path: Path) -> Iterator[Row]:
+def read_rows(path: Path) -> Iterator[Row]:
+    """The rows of a table.
+
+    Args:
+        path: A CSV file in UTF-8; its first line names the columns.
+
+    Raises:
+        DatasetError: It cannot be read, or a row is malformed; the message names the line.
+    """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)

@@ -14,6 +14,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from avtune.config import DataConfig
+from avtune.datasets.leaks import leak_warnings, youtube_video
 from avtune.datasets.listed import MediaFolders, csv_rows, first_file
 from avtune.datasets.records import Collection, DatasetError, Event, Record
 from avtune.datasets.splits import complete_or_score
@@ -53,6 +54,7 @@ def read(config: DataConfig) -> Collection:
     }
     untrained = "there is no list of training clips, so this can only be scored; add vggsound.csv"
     splits, warnings = complete_or_score(records, config, untrained)
+    warnings += leak_warnings(records, youtube_video, "videos")
     return Collection(config.name, root, labels, splits, warnings, clip_seconds=CLIP_SECONDS)
 
 

@@ -94,12 +94,16 @@ class Fusion(nn.Module):
     Args:
         layers: One layer for each pair of blocks.
         train_norms: Whether the towers' LayerNorms are trained along.
+        exchanges: Whether a stream can hear the other anywhere in the walk.
     """
 
-    def __init__(self, layers: Iterable[FusionLayer], *, train_norms: bool = False) -> None:
+    def __init__(
+        self, layers: Iterable[FusionLayer], *, train_norms: bool = False, exchanges: bool = True
+    ) -> None:
         super().__init__()
         self.layers = nn.ModuleList(layers)
         self.train_norms = train_norms
+        self.exchanges = exchanges
 
     def attach(self, audio_tower: Tower, video_tower: Tower) -> None:
         """Meet the towers, once, before the first walk; both may be one.

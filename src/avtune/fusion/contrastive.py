@@ -48,13 +48,13 @@ def gather_rows(x: Tensor) -> Tensor:
     return torch.cat([part[:count] for part, count in zip(gathered, rows, strict=True)])
 
 
-def contrastive_loss(similarity: Tensor, takes_part: Tensor, temperature: float) -> Tensor:
+def contrastive_loss(similarity: Tensor, takes_part: Tensor, temperature: float | Tensor) -> Tensor:
     """Equations 4 to 6: L = (L_va + L_av) / 2, each row's partner against all other rows that take part.
 
     Args:
         similarity: sim(v_b, a_j) (rows, rows), partners on the diagonal.
         takes_part: (rows,) bool.
-        temperature: tau.
+        temperature: tau, a number or a scalar.
 
     Returns:
         The mean over the rows that take part, a scalar; 0 where there are none.

@@ -37,4 +37,4 @@ class FrozenLayer(FusionLayer):
 
 def build_frozen(pairs: BlockPairs, config: FrozenConfig) -> Fusion:
     """A plain layer for each pair of blocks."""
-    return Fusion([FrozenLayer() for _ in pairs], train_norms=config.train_norms)
+    return Fusion([FrozenLayer() for _ in pairs], train_norms=config.train_norms, exchanges=False)

@@ -254,7 +254,7 @@ def build_lavish(pairs: BlockPairs, config: LavishConfig) -> Fusion:
         The method, ready for ``DualEncoder``.
     """
     layers = [LavishLayer(pair.audio_dim, pair.video_dim, config) for pair in pairs]
-    return Fusion(layers, train_norms=config.train_norms)
+    return Fusion(layers, train_norms=config.train_norms, exchanges=config.direction != "none")
 
 
 def _new_latents(config: LavishConfig, dim: int) -> nn.Parameter | None:

@@ -111,7 +111,7 @@ class MaskDecoder(nn.Module):
         self.unused_parameters = sum(weight.numel() for weight in self.join[last].parameters())
 
     def forward(
-        self, scales: Sequence[Tensor], audio: Tensor
+        self, scales: Sequence[Tensor], audio: Tensor, valid: Tensor | None = None
     ) -> tuple[Tensor, list[Tensor], dict[int, Tensor]]:
         """Decode.
 
@@ -119,6 +119,7 @@ class MaskDecoder(nn.Module):
             scales: (batch, T, channels, height, width) of each scale, each half as high and wide as the one
                 before.
             audio: (batch, T, audio dim).
+            valid: Which seconds exist and are heard, (batch, T) bool; ``None``: all.
 
         Returns:
             Mask logits (batch, T, outputs, 4 height, 4 width) of the finest scale's grid; the entered scales
@@ -130,7 +131,7 @@ class MaskDecoder(nn.Module):
             x = enter(scale.flatten(0, 1))
             if str(number) in self.hear:
                 places = x.flatten(2).transpose(1, 2).unflatten(0, (batch, segments))
-                heard, sounds[number] = self.hear[str(number)](places, audio)
+                heard, sounds[number] = self.hear[str(number)](places, audio, valid)
                 x = heard.flatten(0, 1).transpose(1, 2).view_as(x)
             entered.append(x)
         joined = None

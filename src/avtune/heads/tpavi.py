@@ -35,12 +35,13 @@ class Tpavi(nn.Module):
         nn.init.zeros_(self.norm_out.bias)
         self.norm = nn.LayerNorm(dim)
 
-    def forward(self, pixels: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, pixels: Tensor, audio: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Let every pixel hear the clip.
 
         Args:
             pixels: X (batch, T, places, dim).
             audio: A (batch, T, audio dim), one vector for each second.
+            valid: Which seconds exist and are heard, (batch, T) bool, at least one of each clip; ``None``: all.
 
         Returns:
             Z (batch, T, places, dim), and the sound in the pixels' channels (batch, T, dim), which the loss
@@ -48,7 +49,11 @@ class Tpavi(nn.Module):
         """
         sound = self.align(audio)
         values = self.g(pixels.mean(dim=2))
-        memory = self.phi(sound).transpose(1, 2) @ values / pixels.shape[1]
+        seconds: Tensor | int = pixels.shape[1]
+        if valid is not None:
+            values = values * valid.unsqueeze(-1)
+            seconds = valid.sum(dim=1).view(-1, 1, 1)
+        memory = self.phi(sound).transpose(1, 2) @ values / seconds
         heard: Tensor = self.theta(pixels) @ memory.unsqueeze(1)
         added = self.norm_out(self.out(heard).flatten(1, 2)).view_as(pixels)
         return self.norm(pixels + added), sound

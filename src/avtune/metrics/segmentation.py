@@ -119,6 +119,7 @@ class MaskSums:
         videos: Number of videos.
         curve: (255,) sum of the curves of the sounding frames.
         sounding: Number of sounding frames.
+        sounding_iou: Sum of the Jaccard index over these.
     """
 
     iou: float
@@ -127,6 +128,12 @@ class MaskSums:
     videos: int
     curve: Floats
     sounding: int
+    sounding_iou: float
+
+    @classmethod
+    def empty(cls) -> MaskSums:
+        """The sums of no video."""
+        return cls(0.0, 0, 0.0, 0, np.zeros(THRESHOLDS), 0, 0.0)
 
     @classmethod
     def of_video(cls, probabilities: Any, truth: Any) -> MaskSums:
@@ -140,23 +147,30 @@ class MaskSums:
         curves, sounding = f_curves(probabilities, truth)
         return cls(
             float(ious.sum()), len(ious), f_score(curves, sounding), 1, curves.sum(axis=0),
-            int(sounding.sum()),
+            int(sounding.sum()), float(ious[sounding].sum()),
         )  # fmt: skip
 
     def as_array(self) -> Floats:
         """All of it as one vector, to be added up."""
-        return np.concatenate([[self.iou, self.frames, self.video_f, self.videos, self.sounding], self.curve])
+        numbers = [self.iou, self.frames, self.video_f, self.videos, self.sounding, self.sounding_iou]
+        return np.concatenate([numbers, self.curve])
 
     @classmethod
     def from_array(cls, sums: Floats) -> MaskSums:
         """What :meth:`as_array` gave, or a sum of such."""
-        iou, frames, video_f, videos, sounding = (float(value) for value in sums[:5])
-        return cls(iou, int(frames), video_f, int(videos), np.asarray(sums[5:]), int(sounding))
+        iou, frames, video_f, videos, sounding, sounding_iou = (float(value) for value in sums[:6])
+        curve = np.asarray(sums[6:])
+        return cls(iou, int(frames), video_f, int(videos), curve, int(sounding), sounding_iou)
 
     @property
     def miou(self) -> float:
         """Mean Jaccard index over frames."""
         return self.iou / max(self.frames, 1)
+
+    @property
+    def miou_sounding(self) -> float:
+        """Mean Jaccard index over the sounding frames alone, which no empty answer raises."""
+        return self.sounding_iou / max(self.sounding, 1)
 
     @property
     def f(self) -> float:

@@ -32,27 +32,34 @@ class ClassSums:
     frames: Floats
 
     @classmethod
-    def of_frames(cls, predicted: Any, truth: Any, classes: int) -> ClassSums:
+    def empty(cls, classes: int) -> ClassSums:
+        """The sums of no frame."""
+        return cls(np.zeros(classes), np.zeros(classes), np.zeros(classes))
+
+    @classmethod
+    def of_frames(cls, predicted: Any, truth: Any, classes: int, unlabelled: int | None = None) -> ClassSums:
         """The sums of some frames.
 
         Args:
             predicted: (frames, height, width) class indices.
             truth: (frames, height, width) class indices.
             classes: Number of classes, background included.
+            unlabelled: Value of true pixels that do not count; ``None``: all count.
 
         Raises:
             ValueError: The shapes differ, or an index lies outside ``[0, classes)``.
         """
         found, true = np.asarray(predicted, dtype=np.int64), np.asarray(truth, dtype=np.int64)
         check_frames(found, true)
-        for name, values in (("predicted", found), ("true", true)):
+        told = np.ones(true.shape, dtype=bool) if unlabelled is None else true != unlabelled
+        for name, values in (("predicted", found), ("true", true[told])):
             if values.size and not (values.min() >= 0 and values.max() < classes):
                 raise ValueError(
                     f"{name} classes lie in {values.min()} to {values.max()}, not within {classes}"
                 )
-        sums = cls(np.zeros(classes), np.zeros(classes), np.zeros(classes))
-        for guess, real in zip(found, true, strict=True):
-            pairs = np.bincount(classes * real.ravel() + guess.ravel(), minlength=classes**2)
+        sums = cls.empty(classes)
+        for guess, real, counted in zip(found, true, told, strict=True):
+            pairs = np.bincount(classes * real[counted] + guess[counted], minlength=classes**2)
             counts = pairs.reshape(classes, classes)
             both, has, says = counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0)
             either = has + says - both
@@ -69,6 +76,14 @@ class ClassSums:
     def from_array(cls, sums: Floats) -> ClassSums:
         """What :meth:`as_array` gave, or a sum of such."""
         return cls(*np.asarray(sums, dtype=np.float64))
+
+    def per_class(self) -> tuple[list[float | None], list[float | None]]:
+        """Jaccard index and F of each class; ``None`` where it neither occurs nor is predicted."""
+
+        def means(sums: Floats) -> list[float | None]:
+            return [float(s / n) if n else None for s, n in zip(sums, self.frames, strict=True)]
+
+        return means(self.iou), means(self.f)
 
     @property
     def miou(self) -> float:

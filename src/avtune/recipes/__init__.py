@@ -16,7 +16,7 @@ from avtune.config import RunConfig
 from avtune.errors import AvtuneError
 
 FOLDER = Path(__file__).parent
-OPTIONS = ("encoder.options", "encoder.tuning_options")
+OPTIONS = ("encoder.options", "encoder.tuning_options", "head.options")
 
 
 class ConfigError(AvtuneError):
@@ -109,7 +109,7 @@ def _run_config(built: Namespace) -> RunConfig:
 def _dotted(content: dict[str, Any], prefix: str = "") -> list[str]:
     names: list[str] = []
     for key, value in content.items():
-        # Options are checked by the method or tuning that they are for, which knows them.
+        # Options are checked by the method, tuning or task that they are for, which knows them.
         if isinstance(value, dict) and f"{prefix}{key}" not in OPTIONS:
             names += _dotted(value, f"{prefix}{key}.")
         else:

@@ -20,7 +20,7 @@ class Published:
     Attributes:
         paper: Name of the paper by its method.
         table: The table, as the paper numbers it.
-        accuracy: Score, % of segments.
+        accuracy: Score, % of segments (AVE) or of clips; mIoU, % (AVSBench).
         trainable: Weights trained, millions, digit for digit as printed; ``None``: not told.
         total: All weights, millions, as printed; ``None``: not told.
         trained_with_head: Whether ``trainable`` holds the task head.

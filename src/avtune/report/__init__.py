@@ -1,9 +1,9 @@
 """Reports: one self-contained HTML page for a run or a prediction, and timelines as JSON, CSV and PNG."""
 
-from avtune.report.cards import ShownClip
 from avtune.report.page import RunReport, write_prediction_page, write_run_page
 from avtune.report.picture import timeline_png
 from avtune.report.prediction_files import write_prediction
+from avtune.report.shown import ShownClip
 from avtune.report.timeline import (
     TimelineClip,
     events,

@@ -3,41 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import Any
-
-from numpy.typing import NDArray
 
 from avtune.report import numbers, tables
+from avtune.report.answers import answer_card
+from avtune.report.masks import mask_card
+from avtune.report.parsing import parsing_card
 from avtune.report.player import ClipCard, clip_article, clip_card, shown_media
+from avtune.report.retrieval import retrieval_card
+from avtune.report.shown import ShownClip
 from avtune.report.timeline import TimelineClip
-from avtune.tasks import ClassPrediction, Prediction, TimelinePrediction
+from avtune.tasks import (
+    AnswerPrediction,
+    ClassPrediction,
+    MaskPrediction,
+    ParsingPrediction,
+    Prediction,
+    RetrievalPrediction,
+    TimelinePrediction,
+)
 
 LISTED_CLASSES = 8
-
-
-@dataclass(frozen=True)
-class ShownClip:
-    """A clip and what a model says of it.
-
-    Attributes:
-        name: What to call the clip, usually its file name.
-        prediction: The answer.
-        video: The clip's media file; ``None``: none is shown.
-        true: The truth as the task's target holds it; ``None`` where it is not known.
-    """
-
-    name: str
-    prediction: Prediction
-    video: Path | None = None
-    true: NDArray[Any] | None = None
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """Names of the classes or answers."""
-        return self.prediction.labels
 
 
 def prediction_card(clip: ShownClip | TimelineClip, page_folder: Path, heading: str) -> ClipCard:
@@ -88,5 +75,9 @@ def _class_card(clip: ShownClip, page_folder: Path, heading: str) -> ClipCard:
 CARDS: dict[type[Prediction], Callable[[ShownClip, Path, str], ClipCard]] = {
     TimelinePrediction: _timeline_card,
     ClassPrediction: _class_card,
+    ParsingPrediction: parsing_card,
+    RetrievalPrediction: retrieval_card,
+    AnswerPrediction: answer_card,
+    MaskPrediction: mask_card,
 }
 """How each kind of prediction is shown."""

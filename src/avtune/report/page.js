@@ -33,9 +33,9 @@
     target.replaceChildren(
       element("small", time),
       element(large ? "b" : "strong", data.labels[data.predicted[t]]),
-      document.createTextNode(" " + percent(data.certainty[t])));
+      document.createTextNode(data.certainty ? " " + percent(data.certainty[t]) : ""));
     if (wrong) target.append(element("div", "wrong: it is " + data.labels[data.true[t]], "bad"));
-    const others = data.best[t].map((k, i) => [k, data.bestShares[t][i]]).filter(([k]) => k !== data.predicted[t]);
+    const others = (data.best ? data.best[t] : []).map((k, i) => [k, data.bestShares[t][i]]).filter(([k]) => k !== data.predicted[t]);
     if (others.length) {
       target.append(element("small", "then " + others.map(([k, p]) => data.labels[k] + " " + percent(p)).join(", ")));
     }
@@ -72,7 +72,7 @@
       describe(readout, data, t, true);
       track.setAttribute("aria-valuenow", now.toFixed(1));
       track.setAttribute("aria-valuetext",
-        clock(now) + ", " + data.labels[data.predicted[t]] + ", " + percent(data.certainty[t]));
+        clock(now) + ", " + data.labels[data.predicted[t]] + (data.certainty ? ", " + percent(data.certainty[t]) : ""));
       values.forEach((value, row) => { value.textContent = Math.round(data.rows[row][t] / 10) + "%"; });
     };
 

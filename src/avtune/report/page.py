@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avtune.report import figures, numbers, palette, tables
-from avtune.report.cards import ShownClip, prediction_card
+from avtune.report.cards import prediction_card
+from avtune.report.shown import ShownClip
 from avtune.report.timeline import TimelineClip
 
 
@@ -34,6 +35,7 @@ class RunReport:
             trainable ones, part to count.
         seconds: Wall-clock time by stage, in seconds.
         per_class: Rows for :func:`avtune.report.tables.class_table`.
+        tables: Further tables in the same form, rows by title.
         confusion: Counts of true against predicted labels, shape (K, K).
         labels: The K names of the confusion's rows; by default those of the first clip.
         clips: Clips to play above what was predicted of them.
@@ -53,6 +55,7 @@ class RunReport:
     parameters: Mapping[str, object] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     per_class: Sequence[Mapping[str, object]] = ()
+    tables: Mapping[str, Sequence[Mapping[str, object]]] = field(default_factory=dict)
     confusion: NDArray[np.int64] | None = None
     labels: tuple[str, ...] = ()
     clips: Sequence[ShownClip | TimelineClip] = ()
@@ -74,6 +77,7 @@ def write_run_page(path: str | Path, report: RunReport) -> None:
         _section("Training", figures.training_curves(report.log)),
         _section("Parameters", _parameters(report.parameters)),
         _section("Time spent", _seconds(report.seconds)),
+        *(_section(title, tables.class_table(rows)) for title, rows in report.tables.items()),
         _section("Scores by class", tables.class_table(report.per_class)),
         _section("Confusion", _confusion(report)),
         _section("Notes", tables.notes(report.notes)),

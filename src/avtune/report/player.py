@@ -121,17 +121,27 @@ def _timeline(clip: TimelineClip) -> str:
             f"<span>{text}</span><b></b></div>"
         )
         rows.append(f'<div class="row probability">{ribbon(clip, k)}</div>')
-    end = f"{clip.duration:.6g}"
+    look = "timeline dense" if len(runs(clip.predicted)) > _DENSE_RUNS else "timeline"
+    return rows_over_time(names, rows, clip.duration, _data(clip, shown), look)
+
+
+def rows_over_time(
+    names: Sequence[str], rows: Sequence[str], duration: float, data: str, look: str = "timeline"
+) -> str:
+    """Rows over one time axis of `duration` seconds, with their names beside them, a playhead and a zoom.
+
+    `data` is the JSON that the page's script reads; `look` are the classes of the whole.
+    """
+    end = f"{duration:.6g}"
     slider = (
         'class="track" role="slider" tabindex="0" aria-label="Position in the clip" '
         f'aria-orientation="horizontal" aria-valuemin="0" aria-valuemax="{end}" aria-valuenow="0"'
     )
-    look = "timeline dense" if len(runs(clip.predicted)) > _DENSE_RUNS else "timeline"
     return (
         f'<div class="{look}"><div class="names"><div class="name ruler-name"></div>{"".join(names)}</div>'
-        f'<div class="scroll"><div {slider}><div class="ruler">{_ruler(clip.duration)}</div>{"".join(rows)}'
+        f'<div class="scroll"><div {slider}><div class="ruler">{_ruler(duration)}</div>{"".join(rows)}'
         f'<div class="playhead"></div></div></div>{_ZOOM}'
-        f'<script type="application/json" class="data">{_data(clip, shown)}</script></div>'
+        f'<script type="application/json" class="data">{data}</script></div>'
     )
 
 
@@ -158,7 +168,7 @@ def _ruler(duration: float) -> str:
 
 
 def _data(clip: TimelineClip, shown: list[int]) -> str:
-    """What the script needs, as JSON that can't end its element: every ``<`` is written as an escape.
+    """What the script needs, as JSON.
 
     Probabilities are per mille; "best" holds each segment's three most probable labels.
     """
@@ -174,4 +184,9 @@ def _data(clip: TimelineClip, shown: list[int]) -> str:
         "bestShares": np.take_along_axis(mille, best, axis=1).tolist(),
         "rows": [mille[:, k].tolist() for k in shown],
     }
+    return script_json(data)
+
+
+def script_json(data: object) -> str:
+    """JSON that can't end the element it stands in: every ``<`` is written as an escape."""
     return json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from avtune.report.cards import ShownClip, timeline_clip
+from avtune.report.answer_json import write_answer_json
+from avtune.report.answers import write_answer
+from avtune.report.cards import timeline_clip
+from avtune.report.masks import write_masks
 from avtune.report.page import write_prediction_page
-from avtune.report.timeline import FORMAT_VERSION, write_prediction_csv, write_prediction_json
-from avtune.tasks import ClassPrediction, Prediction, TimelinePrediction
+from avtune.report.parsing import write_parsing
+from avtune.report.retrieval import write_vectors
+from avtune.report.shown import ShownClip
+from avtune.report.timeline import write_prediction_csv, write_prediction_json
+from avtune.tasks import (
+    AnswerPrediction,
+    ClassPrediction,
+    MaskPrediction,
+    ParsingPrediction,
+    Prediction,
+    RetrievalPrediction,
+    TimelinePrediction,
+)
 
 
 def write_prediction(prediction: Prediction, out: Path, stem: str, model_facts: Mapping[str, object]) -> Path:
@@ -44,16 +57,12 @@ def _write_classes(prediction: Prediction, out: Path, stem: str) -> None:
     )
 
 
-def write_answer_json(path: Path, prediction: Prediction, content: Mapping[str, object]) -> None:
-    """Write a prediction's own content between what every prediction's file holds."""
-    whole = {
-        "format": FORMAT_VERSION, "file": prediction.path.name, **content, "notes": list(prediction.notes)
-    }  # fmt: skip
-    path.write_text(json.dumps(whole, ensure_ascii=False, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-
-
 WRITERS: dict[type[Prediction], Callable[[Prediction, Path, str], None]] = {
     TimelinePrediction: _write_timeline,
     ClassPrediction: _write_classes,
+    ParsingPrediction: write_parsing,
+    RetrievalPrediction: write_vectors,
+    AnswerPrediction: write_answer,
+    MaskPrediction: write_masks,
 }
 """What each kind of prediction leaves beside its page."""

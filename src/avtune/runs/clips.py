@@ -8,9 +8,11 @@ from pathlib import Path
 
 from avtune.config import RunConfig
 from avtune.datasets import Collection, DatasetError, existing, read
-from avtune.datasets.clips import ClipDataset, clip_bytes, prepare_all
+from avtune.datasets.clips import ClipDataset, clip_bytes, distinct_clips, prepare_all
+from avtune.datasets.disk_cache import DiskCache
 from avtune.datasets.manifest import restrict
 from avtune.datasets.sections import cut
+from avtune.datasets.subsets import restrict_test
 from avtune.model import AudioVisualModel
 from avtune.train import Observer
 from avtune.transforms import Damaged, Prepared
@@ -51,27 +53,41 @@ def prepare_clips(
     observer: RunObserver,
     splits: tuple[str, ...] = ("train", "validation", "test"),
 ) -> Clips:
-    """Make datasets of a collection's splits, decoding every clip once where all fit in memory."""
+    """Make datasets of a collection's splits, decoding every clip once where all fit in memory or on disk.
+
+    Raises:
+        DatasetError: ``data.cache_folder`` cannot be used.
+    """
     present = {split: records for split in splits if (records := collection.splits.get(split, ()))}
     everything = [record for records in present.values() for record in records]
+    disk = _disk_cache(config, observer)
     prepared: list[Prepared | Damaged] | None = None
-    size = len(everything) * clip_bytes(model.preprocessing)
+    clips = distinct_clips(everything)
+    size = clips * clip_bytes(model.preprocessing)
     if config.data.cache and size > MEMORY_LIMIT_BYTES:
-        observer.message(
-            f"{len(everything)} prepared clips would take {size / 1e9:.1f} GB of memory: they are read anew each time"
-        )
+        then = "read anew each time" if disk is None else f"read from {disk.folder} each time"
+        observer.message(f"{clips} prepared clips would take {size / 1e9:.1f} GB of memory: they are {then}")
     elif config.data.cache:
         # Starting a process costs as much as reading some clips.
-        workers = min(config.data.workers, len(everything) // CLIPS_WORTH_A_WORKER)
-        prepared = prepare_all(everything, model.preprocessing, workers, observer.reading(len(everything)))
+        workers = min(config.data.workers, clips // CLIPS_WORTH_A_WORKER)
+        prepared = prepare_all(everything, model.preprocessing, workers, observer.reading(clips), disk)
     datasets, first = {}, 0
     for split, records in present.items():
         mine = None if prepared is None else prepared[first : first + len(records)]
         datasets[split] = ClipDataset(
-            records, model.preprocessing, model.task.target, model.task.question, prepared=mine
+            records, model.preprocessing, model.task.target, model.task.question, prepared=mine, disk=disk
         )
         first += len(records)
     return Clips(collection, datasets)
+
+
+def _disk_cache(config: RunConfig, observer: RunObserver) -> DiskCache | None:
+    if config.data.cache_folder is None:
+        return None
+    disk = DiskCache.open(config.data.cache_folder, config.data.cache_gigabytes)
+    used = disk.used_bytes / 1e9
+    observer.message(f"{disk.folder}: prepared clips take {used:.2f} of {config.data.cache_gigabytes:g} GB")
+    return disk
 
 
 def read_collection(config: RunConfig, observer: RunObserver) -> Collection:
@@ -83,6 +99,7 @@ def read_collection(config: RunConfig, observer: RunObserver) -> Collection:
     collection = existing(read(config.data))
     if config.data.manifest is not None:
         collection = restrict(collection, Path(config.data.manifest))
+    collection = restrict_test(collection, config.data)
     collection = cut(collection, config.input.segments, config.input.segment_seconds)
     for warning in collection.warnings:
         observer.message(warning)
@@ -93,4 +110,6 @@ def read_collection(config: RunConfig, observer: RunObserver) -> Collection:
         )
     if not collection.splits.get("train"):
         raise DatasetError(f"{collection.root}: no clip to train on; check data.root and data.name")
+    counts = ", ".join(f"{len(records)} {split}" for split, records in collection.splits.items())
+    observer.message(f"clips: {counts}")
     return collection

@@ -31,6 +31,7 @@ def run_report(
     if clips.collection.missing:
         notes.append(f"{len(clips.collection.missing)} annotated clips were not on disk.")
     notes += [f"Could not be read: {name}: {problem}" for name, problem in sheet.damaged.items()]
+    notes += details.get("notes", ())
     method = " and ".join(config.encoder.methods)
     return RunReport(
         title=f"{method} on {clips.collection.name}",
@@ -54,6 +55,7 @@ def run_report(
         },
         seconds=seconds,
         per_class=details.get("per_class", ()),
+        tables=details.get("tables", {}),
         confusion=torch.tensor(details["confusion"]).numpy() if "confusion" in details else None,
         labels=model.class_names,
         clips=list(islice(_shown_clips(model, dataset), shown)),

@@ -94,7 +94,7 @@ def score_run(
         raise DatasetError(
             f"{clips.collection.root}: not one clip of the {split} split can be read; run avtune check"
         )
-    floors = blind_floors(model, clips, split)
+    floors = {**blind_floors(model, clips, split), **result.scores.floors}
     if without is not None:
         return ScoreSheet(split, result.scores, floors, result.clips, result.damaged)
     if (folder / FLOORS / CONFIG).is_file():

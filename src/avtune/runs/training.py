@@ -16,8 +16,10 @@ from avtune.report import write_run_page
 from avtune.runs.clips import Clips, RunObserver, prepare_clips, read_collection
 from avtune.runs.page import run_report
 from avtune.runs.scoring import FLOORS, ScoreSheet, score_run, write_metrics
+from avtune.tasks import create_task
 from avtune.train import Trainer
 from avtune.train.files import write_atomically
+from avtune.train.order import balanced_weights
 
 REPORT = "report.html"
 
@@ -41,7 +43,13 @@ def train_run(config: RunConfig, folder: Path, observer: RunObserver | None = No
     collection = read_collection(config, observer)
     torch.manual_seed(config.train.seed)
     model = AudioVisualModel(config, collection.labels, words=collection.words)
+    if config.train.floors:
+        # What cannot have them is refused before the hours of training, not behind them.
+        create_task(
+            collection.labels, model.config.input, replace(config.head, streams="alone"), collection.words
+        )
     if not (folder / "state").exists():
+        model.task.begin(model.network.head)
         # A run with other settings in this folder is refused later and must keep its own.
         write_atomically(folder / CONFIG, to_yaml(model.config).encode())
     clips = prepare_clips(config, model, collection, observer)
@@ -92,9 +100,12 @@ def fit_model(
                 "computed twice; leave one of them out"
             )
         model.network.encoder.compile()
+    balanced = config.train.sampling == "balanced"
     trainer = Trainer(
         model.network, model.task, model.config, folder, train, clips.splits.get("validation"),
-        names=[record.name for record in train.records], observer=observer,
+        names=[record.name for record in train.records],
+        weights=balanced_weights([record.truths for record in train.records]) if balanced else None,
+        observer=observer,
         workers=0 if train.cached else config.data.workers,
     )  # fmt: skip
     result = trainer.fit()
@@ -123,6 +134,8 @@ def _fit_floors(config: RunConfig, folder: Path, clips: Clips, observer: RunObse
     )
     torch.manual_seed(config.train.seed)
     model = AudioVisualModel(alone, clips.collection.labels, words=clips.collection.words)
+    if not (folder / "state").exists():
+        model.task.begin(model.network.head)
     fit_model(model, alone, folder, clips, observer)
     if _is_main():
         model.save(folder)

@@ -5,22 +5,36 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from avtune.config import HeadConfig, InputConfig
+from avtune.errors import AvtuneError
 from avtune.options import choose
 from avtune.tasks.base import Loss, Rows, Scores, Task, Truth
 from avtune.tasks.classification import ClassificationTask
 from avtune.tasks.localization import LocalizationTask
+from avtune.tasks.mask_prediction import MaskPrediction
+from avtune.tasks.parsing import ParsingPrediction, ParsingTask
 from avtune.tasks.predictions import ClassPrediction, Prediction, TimelineEvent, TimelinePrediction, Window
+from avtune.tasks.question_answering import AnswerPrediction, QuestionAnsweringTask
+from avtune.tasks.retrieval import RetrievalPrediction, RetrievalTask
+from avtune.tasks.segmentation import SegmentationTask
 from avtune.tasks.single_stream import SingleStreamTask
 
 __all__ = [
     "TASKS",
+    "AnswerPrediction",
     "ClassPrediction",
     "ClassificationTask",
     "LocalizationTask",
     "Loss",
+    "MaskPrediction",
+    "ParsingPrediction",
+    "ParsingTask",
     "Prediction",
+    "QuestionAnsweringTask",
+    "RetrievalPrediction",
+    "RetrievalTask",
     "Rows",
     "Scores",
+    "SegmentationTask",
     "SingleStreamTask",
     "Task",
     "TimelineEvent",
@@ -33,6 +47,10 @@ __all__ = [
 TASKS: dict[str, Callable[[tuple[str, ...], InputConfig, HeadConfig, tuple[str, ...]], Task]] = {
     "localization": LocalizationTask,
     "classification": ClassificationTask,
+    "segmentation": SegmentationTask,
+    "parsing": ParsingTask,
+    "retrieval": RetrievalTask,
+    "question_answering": QuestionAnsweringTask,
 }
 
 
@@ -52,4 +70,8 @@ def create_task(
         avtune.errors.AvtuneError: Its settings do not fit together.
     """
     task = choose("task", head.task, TASKS)(labels, input, head, words)
+    if head.streams == "alone" and task.streams_apart:
+        raise AvtuneError(
+            f"the task {head.task} compares both streams: none can be scored alone; leave out train.floors"
+        )
     return SingleStreamTask(task) if head.streams == "alone" else task

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, Self, TypeAlias
+from typing import Any, Literal, Protocol, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -54,12 +54,15 @@ class Scores:
     Attributes:
         name: Name of the main score.
         value: The main score, in [0, 1], higher is better.
-        details: Further values, JSON-able.
+        details: Further values, JSON-able. ``per_class`` (rows), ``confusion`` (counts), ``tables`` (rows by title)
+            and ``notes`` (sentences) are shown on a run's page.
+        floors: What is reached without any model, such as chance, by name.
     """
 
     name: str
     value: float
     details: dict[str, Any] = field(default_factory=dict)
+    floors: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -103,13 +106,25 @@ class Task(ABC):
 
     Attributes:
         target_per_segment: Whether the target's first axis are the clip's segments, so that it can be cropped.
+        target_is_picture: Whether the target's last axis runs from left to right, so that it is mirrored with the
+            frames.
         needs_stages: Whether the head reads every stage of the video tower (:attr:`Encoded.video_stages`).
+        streams_apart: Whether each stream is encoded without the other, whatever the method exchanges.
         question_length: Words of a question, filled up; 0: nothing is asked.
+        scored_in_couples: Whether scoring compares clips: it then sees them two and two, whatever the batch size.
+        background: Class index by which a target says that sound and frames show no event together, for
+            ``train.mining``; ``None``: no target says so.
+        mixable: Whether targets can be mixed (``train.mixup``).
     """
 
     target_per_segment = False
+    target_is_picture = False
     needs_stages = False
+    streams_apart = False
     question_length = 0
+    scored_in_couples = False
+    background: int | None = None
+    mixable = False
 
     def __init__(
         self, labels: tuple[str, ...], input: InputConfig, head: HeadConfig, words: tuple[str, ...] = ()
@@ -136,6 +151,10 @@ class Task(ABC):
             avtune.datasets.DatasetError: It lies in a file of its own that is missing or damaged.
         """
 
+    def soft_target(self, target: Tensor) -> Tensor:
+        """A batch's targets as floats whose proportions can be added up, where the task is ``mixable``."""
+        raise NotImplementedError(f"targets of the task {self.head.task} cannot be mixed")
+
     def question(self, record: Record) -> Tensor | None:
         """What is asked about a clip, as word numbers; here nothing."""
         return None
@@ -148,6 +167,25 @@ class Task(ABC):
         """
         if question is not None:
             raise AvtuneError(f"the task {self.head.task} answers no questions; leave the question out")
+        return None
+
+    def strangers(self, training: bool) -> Literal["plain", "adapted"] | None:
+        """Which frames of other files the head compares a clip's sound with, see :mod:`avtune.tasks.strangers`.
+
+        Args:
+            training: Whether the network trains.
+
+        Returns:
+            ``plain``: as the frozen tower alone sees them; ``adapted``: as encoded already; ``None``, here: none.
+        """
+        return None
+
+    def begin(self, head: nn.Module) -> None:
+        """Prepare a new run's head, once, before its first update; here nothing.
+
+        Raises:
+            AvtuneError: It is to begin with weights that are absent or do not fit.
+        """
         return None
 
     @abstractmethod

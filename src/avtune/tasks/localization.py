@@ -45,6 +45,7 @@ class LocalizationTask(Task):
     ) -> None:
         super().__init__(labels, input, head, words)
         self.classes = len(labels) + 1
+        self.background = len(labels)
         self.kind = head_of(head)
 
     @property

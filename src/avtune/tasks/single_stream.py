@@ -64,7 +64,8 @@ class SingleStreamTask(Task):
         super().__init__(task.labels, task.input, task.head, task.words)
         self.task = task
         self.target_per_segment, self.needs_stages = task.target_per_segment, task.needs_stages
-        self.question_length = task.question_length
+        self.target_is_picture = task.target_is_picture
+        self.question_length, self.mixable = task.question_length, task.mixable
 
     def build_head(self, audio_tower: Tower, video_tower: Tower) -> nn.Module:
         """:class:`SingleStreamHeads`."""
@@ -74,9 +75,18 @@ class SingleStreamTask(Task):
         """As the task's."""
         return self.task.target(record)
 
+    def soft_target(self, target: Tensor) -> Tensor:
+        """As the task's."""
+        return self.task.soft_target(target)
+
     def question(self, record: Record) -> Tensor | None:
         """As the task's."""
         return self.task.question(record)
+
+    def begin(self, head: nn.Module) -> None:
+        """As the task's, for both heads."""
+        for part in head.children():
+            self.task.begin(part)
 
     def loss(self, outputs: Tensor, encoded: Encoded, batch: Batch) -> Loss:
         """Sum of both models' losses; no weight is in both, so each trains as if alone."""

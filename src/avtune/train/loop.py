@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -22,6 +22,7 @@ from avtune.config import RunConfig
 from avtune.errors import AvtuneError
 from avtune.tasks import Task
 from avtune.tasks.network import Network
+from avtune.train.augmentation import augment, check_augmentation
 from avtune.train.evaluate import Clips, evaluate, loader
 from avtune.train.log import RunLog
 from avtune.train.observer import Observer
@@ -29,7 +30,7 @@ from avtune.train.optimizer import build_optimizer, schedule_factor
 from avtune.train.order import epoch_windows, update_seed
 from avtune.train.state import Progress, ResumeError, RunState, load_state, run_identity, save_state
 from avtune.train.stop import Stopped, StopRequest
-from avtune.transforms import Batch, Sample, collate, crop_segments, flip_frames, mine_foreground
+from avtune.transforms import Batch, Sample, collate
 
 
 class NonFiniteLossError(AvtuneError):
@@ -61,11 +62,14 @@ class Trainer:
         clips: Training clips.
         validation: Clips that select the best weights; ``None``: the last weights are taken.
         names: Names of the training clips, to tell a resumed run from one on other clips.
+        weights: Chance of each training clip to be drawn (see :func:`avtune.train.order.balanced_weights`); ``None``:
+            each comes once an epoch.
         observer: Who watches.
         workers: Loader processes.
 
     Raises:
-        AvtuneError: There is no clip, or the machine cannot train in the precision asked for.
+        AvtuneError: There is no clip, the machine cannot train in the precision asked for, or the task's truths cannot
+            be mixed or mined as asked for.
     """
 
     def __init__(
@@ -78,14 +82,16 @@ class Trainer:
         validation: Clips | None = None,
         *,
         names: list[str],
+        weights: Sequence[float] | None = None,
         observer: Observer | None = None,
         workers: int = 0,
     ) -> None:
         if not len(clips):
             raise AvtuneError("there is no clip to train on; check data.root and data.name")
+        check_augmentation(config, task)
         self.network, self.task, self.config, self.folder = network, task, config, folder
         self.method = network.encoder.fusion
-        self.clips, self.validation, self.workers = clips, validation, workers
+        self.clips, self.validation, self.workers, self.weights = clips, validation, workers, weights
         self.observer = observer or Observer()
         self.accelerator = _accelerator(config.train.precision)
         self.model: nn.Module
@@ -220,19 +226,7 @@ class Trainer:
 
     def _backward(self, batch: Batch, last: bool) -> tuple[float, int]:
         """Add the gradient of a micro-batch's summed loss; the sum, and the number of items in it."""
-        train, epoch = self.config.train, self.progress.epoch
-        if train.crop_segments is not None:
-            batch = crop_segments(
-                batch, train.crop_segments, seed=train.seed, epoch=epoch,
-                target_per_segment=self.task.target_per_segment,
-            )  # fmt: skip
-        batch = flip_frames(batch, train.flip, seed=train.seed, epoch=epoch)
-        if train.mining != "off":
-            batch = mine_foreground(
-                batch, train.mining_share, background=len(self.task.labels),
-                relabel_only=train.mining == "official", seed=train.seed, epoch=epoch,
-            )  # fmt: skip
-        moved = batch.to(self.accelerator.device)
+        moved = augment(batch, self.config.train, self.task, self.progress.epoch).to(self.accelerator.device)
         with nullcontext() if last else self.accelerator.no_sync(self.model):
             with self.accelerator.autocast():
                 outputs, encoded = self.model(moved)
@@ -358,6 +352,7 @@ class Trainer:
             process=self.accelerator.process_index,
             seed=self.config.train.seed,
             epoch=epoch,
+            weights=self.weights,
         )
 
 

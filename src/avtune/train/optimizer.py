@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from avtune.config import OptimizerConfig
+from avtune.errors import AvtuneError
 
 
 def parameter_groups(network: nn.Module, config: OptimizerConfig) -> list[dict[str, object]]:
@@ -48,8 +49,17 @@ def _role(name: str, weight: nn.Parameter) -> str:
 
 
 def build_optimizer(network: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """Adam or AdamW over :func:`parameter_groups`."""
+    """Adam or AdamW over :func:`parameter_groups`.
+
+    Raises:
+        AvtuneError: Nothing is trained.
+    """
     groups = parameter_groups(network, config)
+    if not groups:
+        raise AvtuneError(
+            "neither the method nor the head has a weight to train; choose another encoder.fusion, encoder.tuning or "
+            "head.preset"
+        )
     kind = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
     return kind(groups, lr=config.lr, betas=config.betas)
 

@@ -2,19 +2,47 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
 
+def balanced_weights(truths: Sequence[Sequence[str]]) -> list[float]:
+    """Chances of clips that show every label about equally often: the sum over a clip's labels of 1 / frequency.
+
+    This is how models of AudioSet are trained (PSLA, AST). Clips without any label count as one more label.
+
+    Args:
+        truths: Each clip's labels, each once.
+
+    Returns:
+        A positive weight for each clip.
+    """
+    labelled = [tuple(labels) or (None,) for labels in truths]
+    frequency = Counter(label for labels in labelled for label in labels)
+    return [sum(1 / frequency[label] for label in labels) for labels in labelled]
+
+
 def epoch_windows(
-    clips: int, batch_size: int, *, accumulate: int, processes: int, process: int, seed: int, epoch: int
+    clips: int,
+    batch_size: int,
+    *,
+    accumulate: int,
+    processes: int,
+    process: int,
+    seed: int,
+    epoch: int,
+    weights: Sequence[float] | None = None,
 ) -> list[list[list[int]]]:
     """The clips that one process sees in one epoch, by update and micro-batch.
 
-    The order of clips is that of ``seed`` and ``epoch`` alone. It is cut into as few windows, one for each update,
-    of at most ``batch_size * processes * accumulate`` clips as it takes, of as equal size as can be (17 clips by 16
-    are 9 and 8, not 16 and 1); each of these into at most ``accumulate`` micro-batches, and each of those into one
-    piece per process. So an update has the same clips whichever of the three factors makes up its size.
+    The order of clips is that of ``seed`` and ``epoch`` alone: all of them, or with ``weights`` as many draws. It is
+    cut into as few windows, one for each update, of at most ``batch_size * processes * accumulate`` clips as it takes,
+    of as equal size as can be (17 clips by 16 are 9 and 8, not 16 and 1); each of these into at most ``accumulate``
+    micro-batches, and each of those into one piece per process. So an update has the same clips whichever of the three
+    factors makes up its size.
 
     Args:
         clips: Number of clips, at least 1.
@@ -24,12 +52,17 @@ def epoch_windows(
         process: Index of this one.
         seed: Seed of the run.
         epoch: Index of the epoch.
+        weights: Chance of each clip, not normalised, to be drawn, with replacement; ``None``: each comes once.
 
     Returns:
         Clip indices; as many windows and micro-batches on every process. A piece can be empty if
         ``batch_size`` is 1 or there are fewer clips than processes.
     """
-    order = np.random.default_rng([seed, epoch]).permutation(clips)
+    generator = np.random.default_rng([seed, epoch])
+    if weights is None:
+        order = generator.permutation(clips)
+    else:
+        order = generator.choice(clips, size=clips, p=np.asarray(weights) / np.sum(weights))
     size = batch_size * processes
     windows = []
     for window in _split(order, size * accumulate):

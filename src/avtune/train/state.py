@@ -20,7 +20,15 @@ FILE = "last.pt"
 DIGEST_BYTES = 32
 
 # What may change between two stretches of a run without changing its weights.
-WITHOUT_EFFECT = ("data.cache", "data.workers", "train.checkpoint", "train.floors", "train.save_every")
+WITHOUT_EFFECT = (
+    "data.cache",
+    "data.cache_folder",
+    "data.cache_gigabytes",
+    "data.workers",
+    "train.checkpoint",
+    "train.floors",
+    "train.save_every",
+)
 
 
 @dataclass

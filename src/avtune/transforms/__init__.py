@@ -1,6 +1,6 @@
 """From a clip to tensors: frames, log-mel spectrograms, and batches of both."""
 
-from avtune.transforms.augment import crop_segments, flip_frames
+from avtune.transforms.augment import crop_segments, flip_frames, mix_clips
 from avtune.transforms.collate import Batch, Damaged, Sample, collate
 from avtune.transforms.frames import normalise_frames, resize_frame
 from avtune.transforms.log_mel import log_mel
@@ -23,6 +23,7 @@ __all__ = [
     "flip_frames",
     "log_mel",
     "mine_foreground",
+    "mix_clips",
     "normalise_frames",
     "resize_frame",
     "resolve_audio",

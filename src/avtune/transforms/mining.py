@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import replace
 
 import torch
 
 from avtune.errors import AvtuneError
-from avtune.transforms.augment import draw
+from avtune.transforms.augment import draw, draw_pair
 from avtune.transforms.collate import Batch
 
 
@@ -26,7 +25,7 @@ def mine_foreground(
     it also depends on which clips a process sees together.
 
     Args:
-        batch: Clips whose target is a class for each segment, (B, T) int64.
+        batch: Clips whose target is a class for each segment, (B, T) int64, or for the whole clip, (B,).
         share: Probability of being chosen, in [0, 1]; the authors' 0.2.
         background: Index of the background class.
         relabel_only: Leave the frames as they are, so that matched pairs are called background: what the
@@ -38,20 +37,22 @@ def mine_foreground(
         The batch with changed frames and targets; the same one where nothing changes.
 
     Raises:
-        AvtuneError: ``share`` is not in [0, 1], or the batch's target is not a class for each segment.
+        AvtuneError: ``share`` is not in [0, 1], or the batch's target is not classes.
     """
     if not 0 <= share <= 1:
         raise AvtuneError(f"train.mining_share is {share}; it must be between 0 and 1")
     if share == 0 or not batch.names:
         return batch
-    if batch.target is None or batch.target.shape != batch.valid.shape:
-        raise AvtuneError("train.mining needs a task with one class for each segment; set it to off")
+    shapes = (batch.valid.shape, batch.valid.shape[:1])
+    if batch.target is None or batch.target.is_floating_point() or batch.target.shape not in shapes:
+        raise AvtuneError("train.mining needs a task with one class for each segment or clip; set it to off")
+    told = batch.target if batch.target.ndim == 2 else batch.target[:, None].expand_as(batch.valid)
     chosen = [k for k, name in enumerate(batch.names) if share > draw(name, seed, epoch, 2)]
     if relabel_only:
         return _changed(batch, {k: k for k in chosen}, background)
     events = [
         {int(label) for label in labels[valid]} - {background}
-        for labels, valid in zip(batch.target, batch.valid, strict=True)
+        for labels, valid in zip(told, batch.valid, strict=True)
     ]
     whole = (batch.has_audio & batch.has_video).tolist()
     partners: dict[int, int] = {}
@@ -62,7 +63,9 @@ def mine_foreground(
             if whole[k] and whole[j] and events[k] and events[j] and not events[k] & events[j]
         ]
         if others:
-            partners[k] = min(others, key=lambda j: (_rank(batch.names[k], batch.names[j], seed, epoch), j))
+            partners[k] = min(
+                others, key=lambda j: (draw_pair(batch.names[k], batch.names[j], seed, epoch, 3), j)
+            )
     return _changed(batch, partners, background)
 
 
@@ -79,8 +82,3 @@ def _changed(batch: Batch, partners: dict[int, int], background: int) -> Batch:
         valid=batch.valid & batch.valid[source],
         target=batch.target.index_fill(0, changed, background),
     )
-
-
-def _rank(name: str, partner: str, seed: int, epoch: int) -> float:
-    """A number that belongs to an ordered pair of clips in one epoch."""
-    return draw(f"{zlib.crc32(name.encode())} {partner}", seed, epoch, 3)

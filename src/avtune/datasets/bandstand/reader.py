@@ -1,4 +1,4 @@
-"""Bandstand as a dataset: AVE's layout for what happens when, and beside it what is heard, what is seen, what sounds."""
+"""Bandstand as a dataset: AVE's layout for what happens when, and beside it what is heard, seen, and sounding."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from pathlib import Path
 from avtune.config import DataConfig
 from avtune.datasets import ave
 from avtune.datasets.listed import csv_rows
-from avtune.datasets.records import Collection, Event, MaskFiles, Record
+from avtune.datasets.masks import mask_folder
+from avtune.datasets.records import Collection, Event, Record
 
 
 def read(config: DataConfig) -> Collection:
@@ -48,11 +49,9 @@ def _with_truths(
     record: Record, root: Path, heard: Mapping[str, Sequence[Event]], seen: Mapping[str, Sequence[Event]]
 ) -> Record:
     name = record.name
-    folder = root / "masks" / name
-    files = sorted(folder.glob("*.png"), key=lambda path: int(path.stem)) if folder.is_dir() else []
     return replace(
         record,
         heard=tuple(heard.get(name, ())),
         seen=tuple(seen.get(name, ())),
-        masks=MaskFiles(tuple(files)) if files else None,
+        masks=mask_folder(root / "masks" / name),
     )

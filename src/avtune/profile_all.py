@@ -20,15 +20,23 @@ from avtune.tuning import TUNINGS
 DATASET_LABELS = {
     "audioset": 527,
     "ave": 28,
-    "avs": 70,
+    "avsbench_ms3": 0,
+    "avsbench_s4": 0,
+    "avsbench_semantic": 70,
     "bandstand": 10,
+    "bandstand_classes": 10,
+    "bandstand_pairs": 10,
     "crema_d": 6,
     "kinetics_sound": 31,
+    "llp": 25,
+    "msrvtt": 20,
     "music_avqa": 42,
     "questions": 20,
     "vggsound": 309,
 }
+"""Labels, or answers, of the dataset that ``data.name`` names."""
 DATASET_WORDS = {"music_avqa": 93, "questions": 53}
+"""Words of its questions."""
 GRID_TOWERS = {
     "ViT-B/16": "vit_base_patch16_224.augreg_in21k",
     "ViT-L/16": "vit_large_patch16_224.augreg_in21k",

@@ -31,6 +31,12 @@ def head_of(**options: Any) -> nn.Module:
     return build_question_answering(12, 20, ANSWERS, WORDS, config)
 
 
+def moment(x: Tensor) -> Tensor:
+    """Mean zero and variance one over the last axis, in double precision."""
+    x = x.double()
+    return (x - x.mean(-1, keepdim=True)) / (x.var(-1, keepdim=True, unbiased=False) + 1e-5).sqrt()
+
+
 def asked(valid: Tensor | None = CUT, *, stranger: bool = False, prefix: int = 0) -> Encoded:
     encoded = replace(streams(valid=valid, prefix=prefix), question=QUESTION)
     return replace(encoded, stranger=streams(seed=7, prefix=prefix).video) if stranger else encoded
@@ -78,15 +84,17 @@ def attended(part: nn.Module, question: np.ndarray, x: np.ndarray) -> np.ndarray
     return y + part.norm.bias.detach().double().numpy() + x.mean(axis=0)
 
 
-@pytest.mark.parametrize("prefix", [0, 2])
-def test_the_answer_is_that_of_the_equations(prefix: int) -> None:
-    head, encoded = head_of().eval(), asked(prefix=prefix)
+@pytest.mark.parametrize(("prefix", "normalise"), [(0, False), (2, False), (0, True)])
+def test_the_answer_is_that_of_the_equations(prefix: int, normalise: bool) -> None:
+    head, encoded = head_of(normalise=normalise).eval(), asked(prefix=prefix)
     with torch.no_grad():
         logits = head(encoded)
         questions = head.question(QUESTION).double().numpy()
     weights = encoded.notes.records[GROUNDING][-1].double().numpy()
     video = encoded.video.view(3, 5, 9 + prefix, 20)[:, :, prefix:].double().numpy()
     audio = encoded.audio_pooled.double().numpy()
+    if normalise:
+        video, audio = (moment(torch.from_numpy(x)).numpy() for x in (video, audio))
     for b in range(3):
         there = [t for t in range(5) if CUT[b, t]]
         segments = [grounded(head.grounding, audio[b, t], video[b, t]) for t in there]
@@ -168,6 +176,18 @@ def test_gradients_reach_every_weight(stage: str) -> None:
         assert weight.grad.abs().sum() > 0, name
 
 
+def test_a_scaled_start_keeps_the_size_of_values_and_a_plain_one_shrinks_them() -> None:
+    sizes = {}
+    for start in ("pytorch", "scaled"):
+        torch.manual_seed(1)
+        config = HeadConfig(task="question_answering", hidden=256, options={"start": start})
+        head = build_question_answering(12, 20, ANSWERS, WORDS, config).eval()
+        with torch.no_grad():
+            question = head.question(QUESTION)
+            sizes[start] = float(head.join(torch.tanh(torch.randn(64, 512))).std() * question.std())
+    assert sizes["scaled"] > 5 * sizes["pytorch"]
+
+
 def test_without_negatives_nothing_is_built_for_matching() -> None:
     head, encoded = head_of(negatives="none"), asked(stranger=True)
     assert not [name for name, _ in head.named_parameters() if "match" in name]
@@ -185,6 +205,7 @@ def test_without_negatives_nothing_is_built_for_matching() -> None:
         ({"options": {"negatives": "rolled"}}, "option 'negatives' cannot be 'rolled'"),
         ({"preset": "papr"}, "did you mean 'paper'"),
         ({"options": {"text": "frozen"}}, "name the language model in head.options.text_model"),
+        ({"options": {"text_model": "bert"}}, "but an LSTM reads the questions"),
         ({"options": {"match_weight": -1.0}}, "set it to 0 or more"),
         ({"options": {"stage": "grounding", "negatives": "none"}}, "leave head.options.negatives none"),
         ({"options": {"stage": "grounding", "grounding_from": "x"}}, "begins anew"),

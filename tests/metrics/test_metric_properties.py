@@ -51,6 +51,13 @@ def test_sums_of_videos_are_the_sums_of_all_whoever_counts_them(seed: int, video
     assert together.f == pytest.approx(np.mean([MaskSums.of_video(*clip).f for clip in clips]))
     sounding = np.concatenate([clip[1].any(axis=(1, 2)) for clip in clips])
     assert together.miou_sounding == pytest.approx(ious[sounding].mean() if sounding.any() else 0.0)
+    silent = [
+        float((likely > 0.5).mean())
+        for clip in clips
+        for likely, true in zip(*clip, strict=True)
+        if not true.any()
+    ]
+    assert together.lit_in_silence == pytest.approx(np.mean(silent) if silent else 0.0, abs=1e-6)
     assert together.videos == videos
     assert 0 <= together.pooled_f <= 1
 

@@ -85,7 +85,9 @@ def read(config: DataConfig) -> Collection:
         hint = f"did you mean {near[0]}?" if near else f"use one of {', '.join(READERS)}"
         raise DatasetError(f"dataset {config.name!r} is unknown; {hint}")
     if config.name in WITHOUT_VARIANTS and config.split != "official":
-        raise DatasetError(f"the dataset {config.name} has one split, not {config.split!r}; leave data.split out")
+        raise DatasetError(
+            f"the dataset {config.name} has one split, not {config.split!r}; leave data.split out"
+        )
     collection = READERS[config.name](config)
     if unknown := set(collection.splits) - set(SPLITS):
         raise DatasetError(

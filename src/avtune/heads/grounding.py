@@ -65,13 +65,22 @@ class Grounding(nn.Module):
         video_dim: Channels of a cell.
         width: Channels of what comes out.
         project: Whether both streams are mapped to the width first; otherwise they must have it.
+        normalise: Whether both streams are brought to mean zero and variance one over their channels before that.
         matches: Whether it is also learned which frame and sound belong together.
     """
 
     def __init__(
-        self, audio_dim: int, video_dim: int, width: int, *, project: bool = True, matches: bool = True
+        self,
+        audio_dim: int,
+        video_dim: int,
+        width: int,
+        *,
+        project: bool = True,
+        normalise: bool = False,
+        matches: bool = True,
     ) -> None:
         super().__init__()
+        self.normalise = normalise
         self.video_map = nn.Linear(video_dim, width) if project else nn.Identity()
         self.audio_map = nn.Linear(audio_dim, width) if project else nn.Identity()
         self.audio = nn.Linear(width, width)
@@ -86,7 +95,7 @@ class Grounding(nn.Module):
                 too.
         """
         # The authors map all tokens of the sound and average then, which is the same.
-        sound = self.audio(torch.relu(self.audio_map(encoded.audio_pooled)))
+        sound = self.audio(torch.relu(self.audio_map(self._enter(encoded.audio_pooled))))
         patches = cells(encoded)
         picture, weights = self.look(sound, patches)
         match = None
@@ -106,12 +115,15 @@ class Grounding(nn.Module):
         Returns:
             Frames (batch, T, width), and the weight of each cell (batch, T, cells).
         """
-        mapped = self.video_map(patches)
+        mapped = self.video_map(self._enter(patches))
         unit = F.normalize(mapped, dim=-1)
         weights = (unit @ F.normalize(sound, dim=-1).unsqueeze(-1)).squeeze(-1).softmax(dim=-1)
         found = (weights.unsqueeze(-2) @ unit).squeeze(-2)
         picture: Tensor = self.join(torch.tanh(torch.cat([mapped.mean(dim=-2), found], dim=-1)))
         return picture, weights
+
+    def _enter(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, x.shape[-1:]) if self.normalise else x
 
 
 class GroundingHead(nn.Module):

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avtune.encoder import Encoded
-from avtune.heads.segments import existing
+from avtune.heads.segments import existing, full_precision
 
 NEVER = -1e4
 """Logit of what cannot be heard or seen: its probability is zero in any precision."""
@@ -144,7 +144,7 @@ class ParsingHead(nn.Module):
         answers, time, stream = self.classes(x), self.time_attention(x), self.stream_attention(x)
         here = _streams(encoded)
         # Logarithms of probabilities of few events need full precision.
-        with torch.autocast(x.device.type, enabled=False):
+        with full_precision(x):
             clip, alone = pool(
                 answers.float(), time.float(), stream.float(), valid, here, joint=self.pooling == "joint"
             )

@@ -35,6 +35,11 @@ class QuestionAnsweringSettings:
         text: What reads the question: an LSTM that is trained, or a frozen language model.
         text_model: Name of that language model on the Hugging Face Hub, or its folder.
         project: Whether both streams are mapped to ``head.hidden`` first; otherwise the towers must have that width.
+        normalise: Whether both streams are brought to mean zero and variance one over their channels first, for towers
+            whose last norm leaves small values.
+        start: How the linear layers begin: ``pytorch``, as in the authors' code, which makes values smaller from layer
+            to layer, so that the product of question and clip hardly counts at first; ``scaled``: so that ``tanh``
+            keeps their size (Xavier, biases zero).
     """
 
     stage: Literal["answering", "grounding"] = "answering"
@@ -44,14 +49,16 @@ class QuestionAnsweringSettings:
     text: Literal["lstm", "frozen"] = "lstm"
     text_model: str | None = None
     project: bool = True
+    normalise: bool = False
+    start: Literal["pytorch", "scaled"] = "pytorch"
 
 
 PRESETS = {
     "paper": QuestionAnsweringSettings(),
-    "adapted_negatives": QuestionAnsweringSettings(negatives="adapted"),
+    "few_questions": QuestionAnsweringSettings(negatives="adapted", normalise=True, start="scaled"),
     "tower_width": QuestionAnsweringSettings(project=False),
 }
-"""``tower_width`` is the wider head of STG-CMA's larger row."""
+"""``few_questions`` learns from thousands of them, ``tower_width`` is the wider head of STG-CMA's larger row."""
 
 
 class QuestionAttention(nn.Module):
@@ -156,15 +163,31 @@ def build_question_answering(
             f"is {width}; make these equal, or leave head.options.project at true"
         )
     matches = settings.negatives != "none"
-    grounding = Grounding(audio_dim, video_dim, width, project=settings.project, matches=matches)
+    grounding = Grounding(
+        audio_dim, video_dim, width, project=settings.project, normalise=settings.normalise, matches=matches
+    )
     if settings.stage == "grounding":
-        return GroundingHead(grounding)
-    if settings.text == "lstm":
-        question: nn.Module = RecurrentQuestion(words, width)
+        head: nn.Module = GroundingHead(grounding)
     else:
-        assert settings.text_model is not None
-        question = FrozenQuestion(settings.text_model, width)
-    return QuestionAnsweringHead(grounding, question, answers, width)
+        head = QuestionAnsweringHead(grounding, _question_encoder(words, width, settings), answers, width)
+    if settings.start == "scaled":
+        _scale(head)
+    return head
+
+
+def _question_encoder(words: int, width: int, settings: QuestionAnsweringSettings) -> nn.Module:
+    if settings.text == "lstm":
+        return RecurrentQuestion(words, width)
+    assert settings.text_model is not None
+    return FrozenQuestion(settings.text_model, width)
+
+
+def _scale(head: nn.Module) -> None:
+    """Begin trained linear layers so that values keep their size through them and ``tanh``."""
+    for layer in head.modules():
+        if isinstance(layer, nn.Linear) and layer.weight.requires_grad:
+            nn.init.xavier_normal_(layer.weight, gain=nn.init.calculate_gain("tanh"))
+            nn.init.zeros_(layer.bias)
 
 
 def question_answering_settings(config: HeadConfig) -> QuestionAnsweringSettings:
@@ -179,6 +202,11 @@ def question_answering_settings(config: HeadConfig) -> QuestionAnsweringSettings
         raise AvtuneError(
             "head.options.text is frozen; name the language model in head.options.text_model, such as "
             "google-bert/bert-base-uncased"
+        )
+    if settings.text == "lstm" and settings.text_model is not None:
+        raise AvtuneError(
+            f"head.options.text_model is {settings.text_model}, but an LSTM reads the questions; set head.options.text "
+            "to frozen, or leave the model out"
         )
     if settings.match_weight < 0:
         raise AvtuneError(f"head.options.match_weight is {settings.match_weight}; set it to 0 or more")

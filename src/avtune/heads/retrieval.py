@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from avtune.encoder import Encoded
 from avtune.errors import AvtuneError
-from avtune.heads.segments import existing
+from avtune.heads.segments import existing, full_precision
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class RetrievalHead(nn.Module):
         audio = self.audio((encoded.audio_pooled * weights).sum(dim=1))
         video = self.video((encoded.video_pooled * weights).sum(dim=1))
         # Half precision keeps three digits of a similarity, too few to rank thousands of clips.
-        with torch.autocast(audio.device.type, enabled=False):
+        with full_precision(audio):
             vectors = F.normalize(torch.stack([audio.float(), video.float()], dim=1), dim=-1)
             encoded.notes.record("temperature", self.temperature)
         if encoded.has_audio is None or encoded.has_video is None:

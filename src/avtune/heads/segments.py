@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor, nn
 
@@ -37,6 +39,12 @@ def existing(encoded: Encoded) -> Tensor:
         return torch.ones(shape, dtype=torch.bool, device=encoded.video_pooled.device)
     present: Tensor = valid | ~valid.any(dim=1, keepdim=True)
     return present
+
+
+def full_precision(x: Tensor) -> AbstractContextManager[object]:
+    """A stretch of code without reduced precision, on the device of ``x``; shapes alone (meta) have none to reduce."""
+    kind = x.device.type
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
 
 
 class BidirectionalLSTM(nn.Module):

@@ -31,6 +31,7 @@ SECOND = re.compile(r"ast_base\.(.+)")
 JOINT = re.compile(r"mm_layer_(\d+)\.(.+)")
 DECODER_BLOCK = re.compile(r"decoder_blocks\.(\d+)\.(.+)")
 IN_BLOCK = re.compile(r"(norm[12])(_a|_v)?\.(weight|bias)|(attn\.(?:qkv|proj)|mlp\.fc[12])\.(weight|bias)")
+BLOCK_NORM = re.compile(r"\.blocks\.\d+\.(attention|mlp)_norm\.of\.")
 NORMS = {"norm1": "attention_norm", "norm2": "mlp_norm"}
 MODALITIES = {None: "plain", "_a": "audio", "_v": "video"}
 STEMS = {
@@ -65,8 +66,8 @@ def model_from_official(state: Mapping[str, Tensor], wanted: set[str] | None = N
 
     Args:
         state: The whole state dict; classifiers are passed over.
-        wanted: Names that the receiving model has; others are dropped, since the authors' blocks save three pairs of
-            norms, whichever they use. ``None``: keep all.
+        wanted: Names that the receiving model has. Norms of blocks that are not among them are dropped: the authors'
+            blocks save three pairs, whichever they use. ``None``: keep all.
 
     Returns:
         The same tensors under avtune's names, position tables without their class token.
@@ -82,7 +83,7 @@ def model_from_official(state: Mapping[str, Tensor], wanted: set[str] | None = N
         ours = _name(name)
         if ours is None:
             raise ConversionError(f"{official!r} is no weight of AVSiam; is this checkpoint AVSiam's?")
-        if wanted is not None and ours not in wanted:
+        if wanted is not None and ours not in wanted and BLOCK_NORM.search(ours):
             continue
         converted[ours] = value[0, 1:] if name.endswith(".pos_embed") else without_batch(ours, value)
     return converted

@@ -9,7 +9,13 @@ from pathlib import Path
 
 from torch import Tensor
 
-from avtune.interop.avsiam import MODALITIES, block_from_official, decoder_from_official, without_batch
+from avtune.interop.avsiam import (
+    BLOCK_NORM,
+    MODALITIES,
+    block_from_official,
+    decoder_from_official,
+    without_batch,
+)
 from avtune.interop.checkpoints import load_exactly, read_checkpoint
 from avtune.interop.lavish import ConversionError
 from avtune.pretrain.backbone import Backbone, take_backbone
@@ -28,8 +34,8 @@ def model_from_official(state: Mapping[str, Tensor], wanted: set[str] | None = N
 
     Args:
         state: The whole state dict; a classifier is passed over.
-        wanted: Names that the receiving model has; others are dropped, since the authors' blocks save three pairs of
-            norms, whichever they use. ``None``: keep all.
+        wanted: Names that the receiving model has. Norms of blocks that are not among them are dropped: the authors'
+            blocks save three pairs, whichever they use. ``None``: keep all.
 
     Returns:
         The same tensors under avtune's names.
@@ -45,7 +51,7 @@ def model_from_official(state: Mapping[str, Tensor], wanted: set[str] | None = N
         ours = _name(name) or decoder_from_official(name)
         if ours is None:
             raise ConversionError(f"{official!r} is no weight of CAV-MAE; is this checkpoint CAV-MAE's?")
-        if wanted is None or ours in wanted:
+        if wanted is None or ours in wanted or not BLOCK_NORM.search(ours):
             converted[ours] = without_batch(ours, value)
     return converted
 

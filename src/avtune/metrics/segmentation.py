@@ -173,6 +173,12 @@ class MaskSums:
         return self.sounding_iou / max(self.sounding, 1)
 
     @property
+    def lit_in_silence(self) -> float:
+        """Share of the frame that is predicted to sound where nothing does, mean over those frames."""
+        silent = self.frames - self.sounding
+        return 1.0 - (self.iou - self.sounding_iou) / silent if silent else 0.0
+
+    @property
     def f(self) -> float:
         """The benchmark's F-score at a batch of one video: mean over videos."""
         return self.video_f / max(self.videos, 1)

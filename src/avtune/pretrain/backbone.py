@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from avtune.backbones import create_tower
-from avtune.backbones.ast import ASTTower
+from avtune.backbones.ast import AST_VARIANTS, ASTTower
 from avtune.backbones.timm_loading import timm
 from avtune.backbones.tower import BackboneError
 from avtune.backbones.vit import ViTTower
@@ -112,7 +112,7 @@ def take_backbone(
     Raises:
         BackboneError: There is no such tower, it is no plain vision transformer, or its weights are out of reach.
     """
-    of_sound = name.startswith("ast")
+    of_sound = name in AST_VARIANTS
     tower = create_tower(
         name, pretrained=pretrained, depth=depth, device=device, image_size=None if of_sound else image_size
     )

@@ -174,6 +174,7 @@ class SegmentationTask(Task):
             "frames": masks.frames,
             "sounding_frames": masks.sounding,
             "miou_sounding": masks.miou_sounding,
+            "lit_in_silence": masks.lit_in_silence,
             "f_score": masks.f,
             "pooled_f": masks.pooled_f,
             "videos": masks.videos,

@@ -77,7 +77,8 @@ def test_train_own_clips_then_predict_videos(run, own_clips, videos, tmp_path):
     broken.write_text("no video")
     shown = run("predict_videos", tmp_path / "run", videos[9], broken, "--out", tmp_path / "pages")
     assert str(broken) in shown
-    assert [page.name for page in (tmp_path / "pages").iterdir()] == [f"{videos[9].stem}.html"]
+    written = {page.name for page in (tmp_path / "pages").iterdir()}
+    assert written == {f"{videos[9].stem}.{kind}" for kind in ("html", "json", "csv")}
 
 
 def test_compare_methods(run, clips, tmp_path):

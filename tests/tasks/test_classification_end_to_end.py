@@ -15,30 +15,27 @@ from avtune.config import DataConfig
 from avtune.datasets import read
 from avtune.media import write_video
 
-DIGITS = 3
-PITCHES = (300.0, 900.0, 2700.0)
+# The sum modulo 3 is learned too (0.81 of 54 clips against 0.37 alone), but takes twice as long.
+DIGITS = 2
+PITCHES = (300.0, 900.0)
 SIZE, RATE = 64, 8
-CLIPS = {"train": 16, "val": 3, "test": 6}
+CLIPS = {"train": 16, "val": 4, "test": 8}
 """Clips of each pair of digits."""
 
 
 def shown(digit: int, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """A disc, a lying bar or a standing bar of any colour, somewhere on a dark ground: (frames, SIZE, SIZE, 3)."""
+    """A disc or a lying bar of any colour, somewhere on a dark ground: (frames, SIZE, SIZE, 3)."""
     x, y = np.meshgrid(np.arange(SIZE), np.arange(SIZE))
     across, down = np.abs(x - rng.integers(22, 42)), np.abs(y - rng.integers(22, 42))
     reach = rng.integers(10, 17)
-    shape = (
-        across**2 + down**2 < reach**2,
-        (across < reach) & (down < 0.3 * reach),
-        (across < 0.3 * reach) & (down < reach),
-    )[digit]
+    shape = (across**2 + down**2 < reach**2, (across < reach) & (down < 0.3 * reach))[digit]
     picture = np.full((SIZE, SIZE, 3), rng.integers(20, 60), np.uint8)
     picture[shape] = rng.integers(150, 255, 3)
     return np.repeat(picture[None], RATE, axis=0)
 
 
 def heard(digit: int, rng: np.random.Generator) -> npt.NDArray[np.float32]:
-    """A second of a tone that is low, middling or high, within a tenth of its pitch."""
+    """A second of a tone that is low or high, within a tenth of its pitch."""
     time = np.arange(16000) / 16000
     tone = np.sin(2 * np.pi * PITCHES[digit] * rng.uniform(0.9, 1.1) * time + rng.uniform(0, 6))
     return (rng.uniform(0.2, 0.4) * tone + rng.normal(0, 0.01, len(time))).astype(np.float32)
@@ -75,7 +72,7 @@ def run(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_each_stream_alone_is_at_chance_by_construction(clips: Path) -> None:
     collection = read(DataConfig(name="folder", root=str(clips)))
     assert [len(collection.splits[split]) for split in ("train", "validation", "test")] == [
-        9 * CLIPS[name] for name in ("train", "val", "test")
+        DIGITS**2 * CLIPS[name] for name in ("train", "val", "test")
     ]
     for records in collection.splits.values():
         for place in (0, 1):
@@ -88,15 +85,15 @@ def test_the_fused_model_knows_what_neither_stream_does(run: Path) -> None:
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["score"]["name"] == "top-1 accuracy"
     floors = metrics["floors"]
-    assert floors["majority"] <= 1 / 3
+    assert floors["majority"] <= 1 / DIGITS
     alone = [
         floors["audio only (video removed)"],
         floors["video only (audio removed)"],
         floors["shuffled audio"],
     ]
-    # Of 54 clips, each right by chance in a third, 0.53 is three standard deviations above.
-    assert max(alone) < 0.53
-    assert metrics["score"]["value"] > 0.7
+    # Of 32 clips, each right by chance in a half, 0.77 is three standard deviations above.
+    assert max(alone) < 0.77
+    assert metrics["score"]["value"] > 0.85
     assert metrics["score"]["value"] > max(alone) + 0.25
     assert (run / "report.html").stat().st_size > 0
 
@@ -132,10 +129,9 @@ def test_clips_are_predicted_with_the_probability_of_each_label(
     assert len(answers) == DIGITS * CLIPS["test"]
     for answer in answers:
         shares = [row["probability"] for row in answer["classes"]]
-        assert {row["label"] for row in answer["classes"]} == {"sum 0", "sum 1", "sum 2"}
+        assert {row["label"] for row in answer["classes"]} == {f"sum {k}" for k in range(DIGITS)}
         assert shares == sorted(shares, reverse=True)
         assert sum(shares) == pytest.approx(1, abs=1e-5)
         assert not answer["multi_label"]
-    # By chance a third; 0.5 of 18 clips is well below what the model reaches over all sums.
-    assert np.mean([answer["classes"][0]["label"] == "sum 0" for answer in answers]) > 0.5
-    assert "sum 0" in (tmp_path / "1_2_0.html").read_text()
+    assert np.mean([answer["classes"][0]["label"] == "sum 0" for answer in answers]) > 0.75
+    assert "sum 0" in (tmp_path / "1_1_0.html").read_text()

@@ -155,7 +155,8 @@ class AudioVisualModel(nn.Module):
             batch = collate([Sample(path.name, prepared, question=asked) for _, prepared in pending])
             parts = self._parts(batch)
             for k, (start, prepared) in enumerate(pending):
-                windows.append(Window(start, prepared, {name: values[k] for name, values in parts.items()}))
+                own = {name: values[k] for name, values in parts.items()}
+                windows.append(Window(start, prepared.valid.numpy(), prepared.notes, own))
             if advanced is not None:
                 advanced(len(pending))
             pending.clear()
@@ -174,7 +175,8 @@ class AudioVisualModel(nn.Module):
         self.eval()
         outputs, encoded = self.network(batch.to(next(self.parameters()).device))
         self.train(was_training)
-        return {name: values.cpu().numpy() for name, values in self.task.parts(outputs, encoded).items()}
+        parts = self.task.parts(outputs, encoded, batch)
+        return {name: values.cpu().numpy() for name, values in parts.items()}
 
     def save(self, folder: str | Path, state: dict[str, Tensor] | None = None) -> None:
         """Write what :func:`load` needs: ``config.yaml``, ``weights.safetensors``, labels and preprocessing.

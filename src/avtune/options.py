@@ -60,6 +60,24 @@ def settle(method: str, start: Settings, options: Mapping[str, Any]) -> Settings
     return replace(start, **settled)  # type: ignore[type-var]
 
 
+def chosen(
+    method: str, presets: Mapping[str, Settings], preset: str | None, options: Mapping[str, Any] | None
+) -> Settings:
+    """The settings that a preset's name and options over it state.
+
+    Args:
+        method: Name of the method, for messages.
+        presets: Named settings; the first is the default.
+        preset: Key of ``presets``; ``None``: the first.
+        options: Values by field name; ``None``: none differ.
+
+    Raises:
+        OptionError: There is no such preset or field, or a value is not of the field's type.
+    """
+    start = choose(f"preset of {method}", preset or next(iter(presets)), presets)
+    return settle(method, start, options or {})
+
+
 def _fit(method: str, name: str, value: Any, hint: Any) -> Any:
     kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     for kind in kinds:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pretrain_contrast_driver as driver
@@ -14,15 +11,12 @@ import pytest
 import torch
 
 from avtune.pretrain.contrast import Contrast
+from torchrun import torchrun
 
 
 def test_two_processes_average_to_one_that_holds_all(tmp_path: Path) -> None:
     out = tmp_path / "means.json"
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [*command, driver.__file__, str(out)], env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+    done = torchrun(driver.__file__, out)
     assert done.returncode == 0, done.stderr[-3000:]
     for name, measured in json.loads(out.read_text()).items():
         alone, largest = driver.own_part(name, list(range(driver.CLIPS)))

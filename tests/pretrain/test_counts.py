@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from avtune.pretrain import AvsiamClassifier, CavMaeClassifier, create_avsiam, create_cav_mae
+from avtune.pretrain import AvsiamClassifier, CavMaeClassifier, create_pretraining
 from avtune.pretrain.counts import classifier_count, siamese_counts, with_all_norms
 
 CLASSES = 527
@@ -19,7 +19,7 @@ CLASSES = 527
     ],
 )
 def test_avsiam(backbone: str, shared: float, whole: float) -> None:
-    model = create_avsiam(backbone, "contrastive", device="meta")
+    model = create_pretraining("avsiam", backbone, "contrastive", device="meta")
     counts = siamese_counts(model.encoder)
     assert round(counts.shared / 1e6, 2) == shared
     assert round(counts.whole / 1e6, 2) == whole
@@ -30,13 +30,13 @@ def test_avsiam(backbone: str, shared: float, whole: float) -> None:
 
 def test_separate_encoders_hold_a_second_transformer() -> None:
     """About the 640 M of Table 5, whose exact composition is not published."""
-    model = create_avsiam(
-        "vit_large_patch16_224.augreg_in21k", "avsep", {"reconstruction": "none"}, device="meta"
+    model = create_pretraining(
+        "avsiam", "vit_large_patch16_224.augreg_in21k", "avsep", {"reconstruction": "none"}, device="meta"
     )
     assert siamese_counts(model.encoder).whole / 1e6 == pytest.approx(640, rel=0.02)
 
 
 def test_cav_mae() -> None:
-    model = create_cav_mae(device="meta")
+    model = create_pretraining("cav_mae", device="meta")
     assert round(with_all_norms(model) / 1e6, 3) == 191.036
     assert round(with_all_norms(CavMaeClassifier(model.encoder, CLASSES)) / 1e6, 3) == 164.907

@@ -14,7 +14,7 @@ from torch import nn
 from avtune.backbones.tower import BackboneError
 from avtune.errors import AvtuneError
 from avtune.options import OptionError
-from avtune.pretrain import OBJECTIVES, create_avsiam, create_cav_mae
+from avtune.pretrain import OBJECTIVES, create_pretraining
 from avtune.pretrain.avsiam import PRESETS, Avsiam
 from avtune.pretrain.backbone import take_backbone
 from avtune.pretrain.classifiers import AvsiamClassifier, CavMaeClassifier
@@ -109,7 +109,7 @@ def test_learning_lowers_every_loss() -> None:
 
 
 def test_nano_begins_from_its_weights() -> None:
-    model = create_avsiam("nano", depth=2, spectrogram=(32, 64), options={"decoder_depth": 1})
+    model = create_pretraining("avsiam", "nano", depth=2, spectrogram=(32, 64), options={"decoder_depth": 1})
     parts = take_backbone("nano", depth=2)
     trunk = model.encoder.trunks["shared"]
     for norm in ("audio", "video"):
@@ -118,7 +118,7 @@ def test_nano_begins_from_its_weights() -> None:
     assert model.encoder.joint.blocks[0].mlp.fc1.weight.equal(parts.blocks[0].mlp.fc1.weight)
     assert model.encoder.video.positions.equal(parts.positions)
     assert model.encoder.audio.grid == (4, 8)
-    copied = create_avsiam("nano", preset="release", depth=2, spectrogram=(32, 64))
+    copied = create_pretraining("avsiam", "nano", preset="release", depth=2, spectrogram=(32, 64))
     assert copied.encoder.joint.blocks[0].mlp.fc1.weight.equal(parts.blocks[1].mlp.fc1.weight)
     assert copied.encoder.trunks["shared"].blocks[0].mlp_norm.of["audio"].eps == 1e-5
 
@@ -127,14 +127,16 @@ def test_unmasked_vision_features_are_those_of_the_backbone() -> None:
     from avtune.backbones.nano import create_nano
 
     frames = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    model = create_avsiam("nano", spectrogram=(16, 16))
+    model = create_pretraining("avsiam", "nano", spectrogram=(16, 16))
     with torch.no_grad():
         theirs = create_nano().eval().forward_features(frames).mean(1)
         torch.testing.assert_close(model.encoder.embed_video(frames), theirs, atol=1e-5, rtol=0)
 
 
 def test_ast_as_the_shared_transformer() -> None:
-    model = create_avsiam("ast_tiny224_imagenet", pretrained=False, depth=2, spectrogram=(32, 64))
+    model = create_pretraining(
+        "avsiam", "ast_tiny224_imagenet", pretrained=False, depth=2, spectrogram=(32, 64)
+    )
     assert model.encoder.audio.weight.shape == (192, 1, 16, 16)
     # A grey picture acts as the spectrogram of its values.
     torch.testing.assert_close(model.encoder.video.weight.sum(1, keepdim=True), model.encoder.audio.weight)
@@ -148,7 +150,7 @@ def test_ast_as_the_shared_transformer() -> None:
 
 def test_cav_mae_sums_over_colours() -> None:
     parts = take_backbone("nano", depth=2)
-    model = create_cav_mae("nano", depth=2, spectrogram=(32, 64), options={"decoder_depth": 1})
+    model = create_pretraining("cav_mae", "nano", depth=2, spectrogram=(32, 64), options={"decoder_depth": 1})
     torch.testing.assert_close(model.encoder.audio.weight, parts.kernel.sum(1, keepdim=True))
     assert not model.encoder.audio.positions.requires_grad
     assert CavMaeClassifier(model.encoder, 3).encoder.audio.positions.requires_grad
@@ -221,9 +223,9 @@ def test_settings_that_contradict_each_other_are_refused(options: dict[str, Any]
 
 def test_wrong_names_and_pictures_are_refused() -> None:
     with pytest.raises(OptionError, match="did you mean 'release'"):
-        create_avsiam("nano", preset="relase")
+        create_pretraining("avsiam", "nano", preset="relase")
     with pytest.raises(OptionError, match="did you mean 'audio_ratios'"):
-        create_avsiam("nano", options={"audio_ratio": (0.5,)})
+        create_pretraining("avsiam", "nano", options={"audio_ratio": (0.5,)})
     with pytest.raises(BackboneError, match="no plain vision transformer"):
         take_backbone("swinv2_tiny_window8_256", pretrained=False, device="meta")
     with pytest.raises(AvtuneError, match="joint_blocks"):
@@ -238,10 +240,10 @@ def test_wrong_names_and_pictures_are_refused() -> None:
 
 
 def test_objectives_are_listed_with_their_presets() -> None:
-    for objective in OBJECTIVES.values():
+    for name, objective in OBJECTIVES.items():
         first = next(iter(objective.presets))
         assert first == "paper"
-        model = objective.create("nano", depth=1, spectrogram=(16, 16), options={"joint_blocks": 1})
+        model = create_pretraining(name, "nano", depth=1, spectrogram=(16, 16), options={"joint_blocks": 1})
         assert callable(model.draw)
 
 

@@ -204,7 +204,7 @@ def test_ma_avts_head_is_taught_background_and_answers_classes() -> None:
     with torch.no_grad():
         outputs, encoded = model.network.eval()(batch)
     classes = encoded.notes.records["foreground_logits"][-1]
-    probabilities = task.parts(outputs, encoded)["probabilities"]
+    probabilities = task.parts(outputs, encoded, batch)["probabilities"]
     torch.testing.assert_close(
         probabilities[:1],
         classes[:1]

@@ -250,7 +250,7 @@ def test_answers_are_probabilities_and_counts_are_of_their_largest(name: str) ->
     batch = made_up_batch(model)
     with torch.no_grad():
         outputs, encoded = model.network(batch)
-    probabilities = model.task.parts(outputs, encoded)["probabilities"]
+    probabilities = model.task.parts(outputs, encoded, batch)["probabilities"]
     torch.testing.assert_close(probabilities.sum(-1), torch.ones(4, 4))
     counts = model.task.tally(outputs, batch)
     expected = np.zeros((4, 4), dtype=int)

@@ -20,7 +20,7 @@ from avtune.metrics.parsing import event_scores, segment_scores
 from avtune.options import OptionError
 from avtune.tasks import ParsingPrediction, ParsingTask, Truth, Window, create_task
 from avtune.tasks.parsing import best_constant
-from avtune.transforms import Batch, Prepared
+from avtune.transforms import Batch
 
 LABELS = ("bell", "drum", "horn")
 
@@ -227,10 +227,8 @@ def test_no_training_clip_gives_the_empty_answer() -> None:
 
 
 def window(start: float, probabilities: np.ndarray, clip: np.ndarray, valid: list[bool]) -> Window:
-    yes = torch.tensor(True)
-    frames = torch.zeros(len(valid), 3, 1, 1, dtype=torch.uint8)
-    prepared = Prepared(frames, torch.zeros(len(valid), 1, 1), yes, yes, torch.tensor(valid), ("padded",))
-    return Window(start, prepared, {"probabilities": probabilities, "clip_probabilities": clip})
+    parts = {"probabilities": probabilities, "clip_probabilities": clip}
+    return Window(start, np.array(valid), ("padded",), parts)
 
 
 def test_overlapping_windows_are_averaged_and_gated() -> None:

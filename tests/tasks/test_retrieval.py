@@ -23,7 +23,7 @@ from avtune.model import AudioVisualModel
 from avtune.tasks import RetrievalPrediction, RetrievalTask, Rows, Window, create_task
 from avtune.tasks.retrieval import unit
 from avtune.train.optimizer import build_optimizer
-from avtune.transforms import Batch, Prepared
+from avtune.transforms import Batch
 
 LABELS = ("bell", "drum")
 
@@ -313,13 +313,8 @@ def test_training_pulls_partners_together() -> None:
 
 
 def test_a_prediction_keeps_each_window_and_means_them() -> None:
-    yes = torch.tensor(True)
-
     def window(start: float, values: torch.Tensor, valid: list[bool]) -> Window:
-        prepared = Prepared(
-            torch.zeros(3, 3, 1, 1, dtype=torch.uint8), torch.zeros(3, 1, 1), yes, yes, torch.tensor(valid)
-        )
-        return Window(start, prepared, {"vectors": values.numpy()})
+        return Window(start, np.array(valid), (), {"vectors": values.numpy()})
 
     first, second = vectors(2)
     found = task_of().predict(

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import retrieval_driver as driver
 
+from torchrun import torchrun
+
 
 def test_two_processes_sum_up_to_one(tmp_path: Path) -> None:
     out = tmp_path / "sums.json"
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [*command, driver.__file__, str(out)], env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+    done = torchrun(driver.__file__, out)
     assert done.returncode == 0, done.stderr[-3000:]
     total, count, *gradient = json.loads(out.read_text())
     one_total, one_count, one_gradient = driver.own_part(list(range(driver.CLIPS)))

@@ -19,7 +19,7 @@ from avtune.heads.segmentation import PIXELS, SOUNDS, matching_divergence
 from avtune.metrics.segmentation import mask_ious
 from avtune.tasks import MaskPrediction, SegmentationTask, Truth, Window, create_task
 from avtune.train.augmentation import augment
-from avtune.transforms import Batch, Prepared
+from avtune.transforms import Batch
 
 LABELS = ("dog", "horn")
 SIZE = 32
@@ -281,12 +281,7 @@ def test_mirrored_frames_have_mirrored_masks() -> None:
 
 
 def window(start: float, valid: int, **parts: np.ndarray) -> Window:
-    exists = torch.arange(3) < valid
-    prepared = Prepared(
-        torch.zeros(3, 3, 1, 1, dtype=torch.uint8), torch.zeros(3, 1, 1), torch.tensor(True), torch.tensor(True),
-        exists, ("a note",),
-    )  # fmt: skip
-    return Window(start, prepared, parts)
+    return Window(start, np.arange(3) < valid, ("a note",), parts)
 
 
 def test_overlapping_windows_average_probabilities() -> None:
@@ -308,8 +303,9 @@ def test_overlapping_windows_give_each_pixel_the_surer_class() -> None:
     logits = torch.zeros(1, 3, 3, 2, 2)
     logits[:, :, 1, 0] = 1.0
     logits[:, :, 2, 1] = 3.0
-    one = {name: values[0].numpy() for name, values in ours.parts(logits, encoded()).items()}
-    two = {name: values[0].numpy() for name, values in ours.parts(logits.flip(3), encoded()).items()}
+    seen = batch(torch.zeros(1, 3, 2, 2, dtype=torch.uint8))
+    one = {name: values[0].numpy() for name, values in ours.parts(logits, encoded(), seen).items()}
+    two = {name: values[0].numpy() for name, values in ours.parts(logits.flip(3), encoded(), seen).items()}
     found = ours.predict(Path("a.mp4"), [window(0, 3, **one), window(2, 3, **two)])
     assert found.classes is not None
     assert found.classes[:, :, 0].tolist() == [[1, 2], [1, 2], [2, 2], [2, 1], [2, 1]]

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import ma_avt_driver as driver
@@ -14,16 +11,13 @@ import torch
 from training_case import largest_difference
 
 from avtune.train.log import read_log
+from torchrun import torchrun
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("ma_avt_processes")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    ran = subprocess.run(
-        [*command, driver.__file__, str(root)], env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+    ran = torchrun(driver.__file__, root)
     assert ran.returncode == 0, ran.stderr[-4000:]
     return root
 

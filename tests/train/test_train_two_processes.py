@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +12,7 @@ import two_processes_driver as driver
 from training_case import assert_equal, largest_difference
 
 from avtune.train.log import read_log
+from torchrun import torchrun
 
 # Sums in another order: a few units in the last place of 24 bits, over up to eight updates.
 TOLERANCE = 2e-6
@@ -22,21 +20,13 @@ TOLERANCE = 2e-6
 Facts = list[dict[str, Any]]
 
 
-def torchrun(root: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    return subprocess.run(
-        [*command, driver.__file__, str(root)], env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, timeout=600,
-    )  # fmt: skip
-
-
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("two_processes")
-    first = torchrun(root)
+    first = torchrun(driver.__file__, root, timeout=600)
     assert (root / "facts_1.json").exists(), first.stderr[-4000:]
     assert "exitcode: -9" in first.stderr, "no process was killed"
-    second = torchrun(root)
+    second = torchrun(driver.__file__, root, timeout=600)
     assert second.returncode == 0, second.stderr[-4000:]
     return root
 

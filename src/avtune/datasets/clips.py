@@ -68,6 +68,20 @@ class ClipDataset(Dataset[Sample | Damaged]):
         self._target, self._question = target, question
         self._prepared, self._disk = prepared, disk
 
+    def unread(self) -> ClipDataset:
+        """The same clips with their truths and questions but with blanks for frames and sound, for who looks at none.
+
+        All segments are taken to exist, since no file is opened.
+        """
+        segments, here = self.preprocessing.segments, torch.ones((), dtype=torch.bool)
+        blank = Prepared(
+            torch.zeros(segments, 3, 1, 1, dtype=torch.uint8), torch.zeros(segments, 1, 1), here, here,
+            torch.ones(segments, dtype=torch.bool),
+        )  # fmt: skip
+        return ClipDataset(
+            self.records, self.preprocessing, self._target, self._question, [blank] * len(self.records)
+        )
+
     def __len__(self) -> int:
         """Number of clips, damaged ones included."""
         return len(self.records)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from avtune.datasets.records import DatasetError, Event
+from avtune.datasets.records import Event, event_numbers
 
 
 def presence(
@@ -34,16 +34,11 @@ def presence(
     Raises:
         DatasetError: An event's label is none of ``labels``.
     """
-    index = {label: number for number, label in enumerate(labels)}
+    ordered = sorted(events, key=lambda event: event.start)
     begins = np.arange(segments, dtype=np.float64) * segment_seconds + start
     covered = np.zeros((segments, len(labels)))
     reached = np.full(len(labels), -np.inf)
-    for event in sorted(events, key=lambda event: event.start):
-        if event.label not in index:
-            raise DatasetError(
-                f"event {event.label!r} is none of the {len(labels)} labels: {', '.join(labels)}"
-            )
-        label = index[event.label]
+    for event, label in zip(ordered, event_numbers(ordered, labels), strict=True):
         # What an earlier event of the label covered already counts once.
         first = max(event.start, reached[label])
         reached[label] = max(reached[label], event.end)

@@ -180,6 +180,25 @@ class Collection:
         return tuple(record for split in self.splits.values() for record in split)
 
 
+def event_numbers(events: Sequence[Event], labels: Sequence[str]) -> list[int]:
+    """Class index of each event.
+
+    Args:
+        events: What happens.
+        labels: Names of the events in the order of their class indices.
+
+    Raises:
+        DatasetError: An event's label is none of ``labels``.
+    """
+    index = {label: number for number, label in enumerate(labels)}
+    for event in events:
+        if event.label not in index:
+            raise DatasetError(
+                f"event {event.label!r} is none of the {len(labels)} labels: {', '.join(labels)}"
+            )
+    return [index[event.label] for event in events]
+
+
 def segment_labels(
     events: Sequence[Event],
     labels: Sequence[str],
@@ -206,19 +225,14 @@ def segment_labels(
     Raises:
         DatasetError: An event's label is none of ``labels``.
     """
-    index = {label: number for number, label in enumerate(labels)}
     begins = np.arange(segments, dtype=np.float64) + start / segment_seconds
     classes = np.full(segments, len(labels), dtype=np.int64)
     most = np.full(segments, 0.5 - 1e-9)
-    for event in events:
-        if event.label not in index:
-            raise DatasetError(
-                f"event {event.label!r} is none of the {len(labels)} labels: {', '.join(labels)}"
-            )
+    for event, number in zip(events, event_numbers(events, labels), strict=True):
         until = np.minimum(begins + 1, event.end / segment_seconds)
         covered = until - np.maximum(begins, event.start / segment_seconds)
         wins = covered >= most - 1e-9
-        classes[wins] = index[event.label]
+        classes[wins] = number
         most[wins] = np.maximum(most, covered)[wins]
     return classes
 

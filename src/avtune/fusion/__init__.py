@@ -23,7 +23,7 @@ from avtune.fusion.mbt import PRESETS as MBT_PRESETS
 from avtune.fusion.mbt import build_mbt
 from avtune.fusion.stg_cma import PRESETS as STG_CMA_PRESETS
 from avtune.fusion.stg_cma import build_stg_cma
-from avtune.options import OptionError, choose, settle
+from avtune.options import OptionError, choose, chosen
 
 __all__ = [
     "METHODS",
@@ -71,8 +71,7 @@ def build_fusion(
         OptionError: If a name is unknown or a value does not fit.
     """
     method = choose("method", name, METHODS)
-    start = choose(f"preset of {name}", preset or next(iter(method.presets)), method.presets)
-    return method.build(pairs, settle(name, start, options or {}))
+    return method.build(pairs, chosen(name, method.presets, preset, options))
 
 
 METHODS: dict[str, Method] = {

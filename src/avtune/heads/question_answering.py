@@ -14,7 +14,7 @@ from avtune.errors import AvtuneError
 from avtune.heads.grounding import GROUNDING, MATCH, Grounded, Grounding, GroundingHead
 from avtune.heads.question_encoder import FrozenQuestion, RecurrentQuestion
 from avtune.heads.segments import existing
-from avtune.options import choose, settle
+from avtune.options import chosen
 
 ATTENTION_HEADS = 4
 
@@ -196,8 +196,7 @@ def question_answering_settings(config: HeadConfig) -> QuestionAnsweringSettings
     Raises:
         AvtuneError: One does not exist, a value does not fit, or two do not go together.
     """
-    start = choose("preset of question_answering", config.preset or "paper", PRESETS)
-    settings = settle("question_answering", start, config.options)
+    settings = chosen("question_answering", PRESETS, config.preset, config.options)
     if settings.text == "frozen" and settings.text_model is None:
         raise AvtuneError(
             "head.options.text is frozen; name the language model in head.options.text_model, such as "

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from avtune.interop.checkpoints import load_exactly, read_checkpoint
+from avtune.interop.checkpoints import load_exactly, matched, read_checkpoint
 from avtune.interop.lavish import ConversionError
 from avtune.pretrain.avsiam import PRESETS, Avsiam, AvsiamSettings
 from avtune.pretrain.backbone import Backbone, take_backbone
@@ -98,16 +98,10 @@ def heads_from_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         ConversionError: There is no classifier in it.
     """
-    converted = {
-        f"heads.{HEADS[match[1]]}.{match[2]}": value
-        for name, value in state.items()
-        if (match := HEAD.fullmatch(name.removeprefix("module.")))
-    }
-    if not converted:
-        raise ConversionError(
-            "this state dict holds no classifier of AVSiam (names like mlp_head_mm.1.weight)"
-        )
-    return converted
+    return matched(
+        state, HEAD, lambda match: f"heads.{HEADS[match[1]]}.{match[2]}",
+        "this state dict holds no classifier of AVSiam (names like mlp_head_mm.1.weight)",
+    )  # fmt: skip
 
 
 def settings_from_official(state: Mapping[str, Tensor]) -> AvsiamSettings:

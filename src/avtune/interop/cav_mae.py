@@ -16,7 +16,7 @@ from avtune.interop.avsiam import (
     decoder_from_official,
     without_batch,
 )
-from avtune.interop.checkpoints import load_exactly, read_checkpoint
+from avtune.interop.checkpoints import load_exactly, matched, read_checkpoint
 from avtune.interop.lavish import ConversionError
 from avtune.pretrain.backbone import Backbone, take_backbone
 from avtune.pretrain.cav_mae import PRESETS, CavMae, CavMaeSettings
@@ -65,14 +65,10 @@ def head_from_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         ConversionError: There is none in it.
     """
-    converted = {
-        f"head.{match[1]}": value
-        for name, value in state.items()
-        if (match := HEAD.fullmatch(name.removeprefix("module.")))
-    }
-    if not converted:
-        raise ConversionError("this state dict holds no classifier of CAV-MAE (names like mlp_head.1.weight)")
-    return converted
+    return matched(
+        state, HEAD, lambda match: f"head.{match[1]}",
+        "this state dict holds no classifier of CAV-MAE (names like mlp_head.1.weight)",
+    )  # fmt: skip
 
 
 def settings_from_official(state: Mapping[str, Tensor]) -> CavMaeSettings:

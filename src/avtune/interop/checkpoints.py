@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -34,6 +35,33 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     if not named or not all(isinstance(value, Tensor) for value in named.values()):
         raise ConversionError(f"{path}: holds no state dict; give a file of named tensors")
     return named
+
+
+def matched(
+    state: Mapping[str, Tensor],
+    pattern: re.Pattern[str],
+    rename: Callable[[re.Match[str]], str],
+    missing: str,
+) -> dict[str, Tensor]:
+    """The weights whose names match, under avtune's names.
+
+    Args:
+        state: The whole state dict.
+        pattern: What a name, without the ``module.`` of parallel wrappers, has to match as a whole.
+        rename: From a match to avtune's name.
+        missing: What the error says where nothing matches.
+
+    Raises:
+        ConversionError: No name matches.
+    """
+    converted = {
+        rename(match): value
+        for name, value in state.items()
+        if (match := pattern.fullmatch(name.removeprefix("module.")))
+    }
+    if not converted:
+        raise ConversionError(missing)
+    return converted
 
 
 def load_exactly(module: nn.Module, state: Mapping[str, Tensor], source: str, mend: str) -> None:

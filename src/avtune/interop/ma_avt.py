@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from avtune.interop.checkpoints import matched
 from avtune.interop.lavish import ConversionError
 
 # In the authors' code, made and saved but without effect.
@@ -56,14 +57,11 @@ def head_from_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         ConversionError: There is no classifier in it.
     """
-    converted = {
-        f"{'foreground' if match[1] == 'fg' else 'background'}.classes.{match[2]}": value
-        for name, value in state.items()
-        if (match := CLASSIFIER.match(name.removeprefix("module.")))
-    }
-    if not converted:
-        raise ConversionError("this state dict holds no classifier of MA-AVT (names like fg_class.weight)")
-    return converted
+    return matched(
+        state, CLASSIFIER,
+        lambda match: f"{'foreground' if match[1] == 'fg' else 'background'}.classes.{match[2]}",
+        "this state dict holds no classifier of MA-AVT (names like fg_class.weight)",
+    )  # fmt: skip
 
 
 def tower_from_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from avtune.errors import AvtuneError
-from avtune.options import choose, settle
-from avtune.pretrain.backbone import Backbone, take_backbone
+from avtune.pretrain.backbone import Backbone
 from avtune.pretrain.contrast import Contrast, Directions, Kind
 from avtune.pretrain.decoder import Decoder, DecoderStart, Reconstruction
 from avtune.pretrain.masking import Assignment, Kept, Pattern, draw_kept, draw_ratios
@@ -216,40 +214,6 @@ class Avsiam(nn.Module):
         return self.decoder.loss(
             joint, pairing, spectrogram.unsqueeze(1), frames, normalized=self.settings.normalized_targets
         )
-
-
-def create_avsiam(
-    backbone: str = "vit_base_patch16_224.augreg_in21k",
-    preset: str | None = None,
-    options: Mapping[str, Any] | None = None,
-    *,
-    pretrained: bool = True,
-    depth: int | None = None,
-    spectrogram: tuple[int, int] = SPECTROGRAM,
-    image_size: int | None = None,
-    device: torch.device | str | None = None,
-) -> Avsiam:
-    """An AVSiam, before its pretraining.
-
-    Args:
-        backbone: Which transformer it begins from; see :func:`avtune.pretrain.backbone.take_backbone`.
-        preset: Key of ``PRESETS``; ``None``: ``paper``.
-        options: Settings that differ from the preset.
-        pretrained: Begin from the backbone's weights.
-        depth: Keep only the backbone's first blocks.
-        spectrogram: Mel bands and steps of the sound.
-        image_size: Side of the frames; ``None``: the backbone's.
-        device: Where it is built; ``meta`` to count only.
-
-    Raises:
-        avtune.options.OptionError: There is no such preset or option.
-        avtune.backbones.tower.BackboneError: The backbone cannot be had or shared.
-        AvtuneError: Settings that contradict each other, or too few mel bands or steps for a patch.
-    """
-    start = choose("preset of avsiam", preset or next(iter(PRESETS)), PRESETS)
-    settings = settle("avsiam", start, options or {})
-    parts = take_backbone(backbone, pretrained=pretrained, depth=depth, image_size=image_size, device=device)
-    return Avsiam(parts, settings, spectrogram)
 
 
 def _check(settings: AvsiamSettings) -> None:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from avtune.errors import AvtuneError
-from avtune.options import choose, settle
-from avtune.pretrain.backbone import Backbone, take_backbone
+from avtune.pretrain.backbone import Backbone
 from avtune.pretrain.blocks import PackedBlock, PackedBlocks
 from avtune.pretrain.contrast import Contrast, Directions
 from avtune.pretrain.decoder import Decoder
@@ -235,40 +232,6 @@ class CavMae(nn.Module):
         return combine(
             contrasted, reconstruction, settings.contrastive_weight, settings.reconstruction_weight
         )
-
-
-def create_cav_mae(
-    backbone: str = "vit_base_patch16_224.mae",
-    preset: str | None = None,
-    options: Mapping[str, Any] | None = None,
-    *,
-    pretrained: bool = True,
-    depth: int | None = None,
-    spectrogram: tuple[int, int] = SPECTROGRAM,
-    image_size: int | None = None,
-    device: torch.device | str | None = None,
-) -> CavMae:
-    """A CAV-MAE, before its pretraining.
-
-    Args:
-        backbone: Which transformer it begins from; see :func:`avtune.pretrain.backbone.take_backbone`.
-        preset: Key of ``PRESETS``; ``None``: ``paper``.
-        options: Settings that differ from the preset.
-        pretrained: Begin from the backbone's weights.
-        depth: Keep only the backbone's first blocks.
-        spectrogram: Mel bands and steps of the sound.
-        image_size: Side of the frames; ``None``: the backbone's.
-        device: Where it is built; ``meta`` to count only.
-
-    Raises:
-        avtune.options.OptionError: There is no such preset or option.
-        avtune.backbones.tower.BackboneError: The backbone cannot be had or taken apart.
-        AvtuneError: Settings that contradict each other.
-    """
-    start = choose("preset of cav_mae", preset or next(iter(PRESETS)), PRESETS)
-    settings = settle("cav_mae", start, options or {})
-    parts = take_backbone(backbone, pretrained=pretrained, depth=depth, image_size=image_size, device=device)
-    return CavMae(parts, settings, spectrogram)
 
 
 def _stem(backbone: Backbone, kernel: Tensor, size: tuple[int, int]) -> Stem:

@@ -22,7 +22,7 @@ from avtune.model import CONFIG, AudioVisualModel, load
 from avtune.runs.clips import Clips, RunObserver
 from avtune.tasks import Scores, Task, Truth
 from avtune.train import evaluate
-from avtune.train.evaluate import BlindNetwork, ShuffledSound, UnseenClips
+from avtune.train.evaluate import BlindNetwork, ShuffledSound
 from avtune.train.files import write_atomically
 from avtune.train.log import read_log
 from avtune.transforms import Sample
@@ -130,7 +130,7 @@ def blind_floors(model: AudioVisualModel, clips: Clips, split: str) -> dict[str,
     """
     scored = clips.splits[split]
     # Which segments exist is known of clips in memory; others are taken for whole rather than decoded once more.
-    seen = scored if scored.cached else UnseenClips(scored.records, model.preprocessing.segments, model.task)
+    seen = scored if scored.cached else scored.unread()
     floors = {}
     for name, answer in model.task.blind_answers(_truths(model, clips)).items():
         found = evaluate(BlindNetwork(answer), model.task, seen, batch_size=model.config.train.batch_size)

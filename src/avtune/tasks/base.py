@@ -220,7 +220,7 @@ class Task(ABC):
         return {}
 
     @abstractmethod
-    def parts(self, outputs: Tensor, encoded: Encoded) -> dict[str, Tensor]:
+    def parts(self, outputs: Tensor, encoded: Encoded, batch: Batch) -> dict[str, Tensor]:
         """What a prediction needs of a batch of windows: tensors by name, clips along the first axis."""
 
     @abstractmethod

@@ -17,6 +17,7 @@ from avtune.encoder import Encoded
 from avtune.errors import AvtuneError
 from avtune.heads import head_of
 from avtune.heads.mbt import mbt_settings
+from avtune.heads.segments import full_precision
 from avtune.metrics.classification import average_precisions, top_k_hits
 from avtune.tasks.base import Answer, Loss, Rows, Scores, Task, Truth
 from avtune.tasks.predictions import ClassPrediction, Window, clip_mean, window_notes
@@ -100,7 +101,7 @@ class ClassificationTask(Task):
         ``class_token`` bring their own losses, the first for each segment (the papers' clips have one).
         """
         assert batch.target is not None
-        with torch.autocast(outputs.device.type, enabled=False):
+        with full_precision(outputs):
             if self.background is not None:
                 segments = encoded.notes.records[SEGMENT_LOGITS][-1].float()
                 told = batch.target[:, None].expand_as(batch.valid)
@@ -175,7 +176,7 @@ class ClassificationTask(Task):
 
         return {"majority": majority}
 
-    def parts(self, outputs: Tensor, encoded: Encoded) -> dict[str, Tensor]:
+    def parts(self, outputs: Tensor, encoded: Encoded, batch: Batch) -> dict[str, Tensor]:
         """``probabilities`` (batch, classes): softmax over classes, or a sigmoid of each."""
         scores = outputs.float()
         return {"probabilities": scores.sigmoid() if self.head.multi_label else scores.softmax(-1)}

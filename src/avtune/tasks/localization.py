@@ -15,6 +15,7 @@ from avtune.config import HeadConfig, InputConfig
 from avtune.datasets import BACKGROUND, Record, segment_labels
 from avtune.encoder import Encoded
 from avtune.heads import head_of
+from avtune.heads.segments import full_precision
 from avtune.metrics import SegmentCounts
 from avtune.tasks.base import Answer, Loss, Scores, Task, Truth
 from avtune.tasks.predictions import TimelinePrediction, Window, segment_means, window_notes
@@ -69,7 +70,7 @@ class LocalizationTask(Task):
         """The head's own loss over the valid segments, or that of the clips' labels."""
         assert batch.target is not None
         # In full precision: half precision cannot hold the sums, and refuses binary cross-entropy.
-        with torch.autocast(outputs.device.type, enabled=False):
+        with full_precision(outputs):
             if self.head.supervision == "clips":
                 return clip_label_loss(outputs.float(), batch.target, batch.valid)
             total = self.kind.loss(outputs.float(), encoded.notes, batch.target, batch.valid, self.head)
@@ -119,7 +120,7 @@ class LocalizationTask(Task):
 
         return {"majority": majority}
 
-    def parts(self, outputs: Tensor, encoded: Encoded) -> dict[str, Tensor]:
+    def parts(self, outputs: Tensor, encoded: Encoded, batch: Batch) -> dict[str, Tensor]:
         """Softmax over classes, ``probabilities`` (batch, T, classes)."""
         return {"probabilities": outputs.float().softmax(-1)}
 

@@ -73,7 +73,7 @@ def surest_classes(windows: Sequence[Window], segment_seconds: float) -> tuple[C
     found: dict[int, tuple[npt.NDArray[Any], npt.NDArray[Any]]] = {}
     for window in windows:
         first = round(window.start / segment_seconds)
-        for k in np.flatnonzero(window.prepared.valid.numpy()):
+        for k in np.flatnonzero(window.valid):
             classes, sure = window.parts["classes"][k], window.parts["probabilities"][k]
             if (place := first + int(k)) in found:
                 before, as_sure = found[place]

@@ -19,8 +19,9 @@ from avtune.datasets import Record
 from avtune.datasets.presence import presence
 from avtune.encoder import Encoded
 from avtune.heads.parsing import PRESETS, ParsingHead
+from avtune.heads.segments import full_precision
 from avtune.metrics.parsing import ParsingScores, event_scores, runs, segment_scores
-from avtune.options import choose, settle
+from avtune.options import chosen
 from avtune.tasks.base import Answer, Loss, Rows, Scores, Task, Truth
 from avtune.tasks.predictions import Floats, Prediction, TimelineEvent, Window, segment_means, window_notes
 from avtune.transforms import Batch
@@ -94,8 +95,7 @@ class ParsingTask(Task):
         self, labels: tuple[str, ...], input: InputConfig, head: HeadConfig, words: tuple[str, ...] = ()
     ) -> None:
         super().__init__(labels, input, head, words)
-        start = choose("preset of parsing", head.preset or next(iter(PRESETS)), PRESETS)
-        self.settings = settle("parsing", start, head.options)
+        self.settings = chosen("parsing", PRESETS, head.preset, head.options)
         # Told the labels of whole clips alone, a crop must not tell what is in the crop.
         self.target_per_segment = self.settings.supervision == "segments"
 
@@ -123,7 +123,7 @@ class ParsingTask(Task):
         assert batch.target is not None
         counted = batch.valid.any(dim=1)
         here = torch.stack([batch.has_audio, batch.has_video], dim=1)[counted]
-        with torch.autocast(outputs.device.type, enabled=False):
+        with full_precision(outputs):
             if self.settings.supervision == "segments":
                 valid = batch.valid[counted, :, None, None]
                 target = batch.target[counted].float() * valid
@@ -202,7 +202,7 @@ class ParsingTask(Task):
 
         return {"majority": majority}
 
-    def parts(self, outputs: Tensor, encoded: Encoded) -> dict[str, Tensor]:
+    def parts(self, outputs: Tensor, encoded: Encoded, batch: Batch) -> dict[str, Tensor]:
         """``probabilities`` (batch, T, 2, classes) and ``clip_probabilities`` (batch, T, classes)."""
         shares = outputs.float().sigmoid()
         return {"probabilities": shares[:, :, :CLIP], "clip_probabilities": shares[:, :, CLIP]}

@@ -11,8 +11,6 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from avtune.transforms import Prepared
-
 Floats: TypeAlias = npt.NDArray[np.float32]
 
 
@@ -22,12 +20,14 @@ class Window:
 
     Attributes:
         start: Where it begins in the file, seconds.
-        prepared: Its tensors.
+        valid: Which of its segments exist in the file, (T,) bool.
+        notes: What a person should know of it.
         parts: What :meth:`avtune.tasks.Task.parts` kept of its outputs, by name.
     """
 
     start: float
-    prepared: Prepared
+    valid: npt.NDArray[np.bool_]
+    notes: tuple[str, ...]
     parts: dict[str, npt.NDArray[Any]]
 
 
@@ -99,6 +99,17 @@ class TimelinePrediction(Prediction):
         ]
 
 
+def by_probability(labels: Sequence[str], probabilities: Floats) -> list[tuple[str, float]]:
+    """Labels with their probabilities, the likeliest first; of equally likely ones the one listed first.
+
+    Args:
+        labels: Names.
+        probabilities: (labels,).
+    """
+    order = np.argsort(-probabilities, kind="stable")
+    return [(labels[k], float(probabilities[k])) for k in order]
+
+
 @dataclass(frozen=True)
 class ClassPrediction(Prediction):
     """What a whole clip is.
@@ -115,13 +126,12 @@ class ClassPrediction(Prediction):
     @property
     def ranked(self) -> list[tuple[str, float]]:
         """Labels with their probabilities, the likeliest first."""
-        order = np.argsort(-self.probabilities, kind="stable")
-        return [(self.labels[k], float(self.probabilities[k])) for k in order]
+        return by_probability(self.labels, self.probabilities)
 
 
 def window_notes(windows: Sequence[Window]) -> tuple[str, ...]:
     """The remarks of all windows, each once."""
-    return tuple(dict.fromkeys(note for window in windows for note in window.prepared.notes))
+    return tuple(dict.fromkeys(note for window in windows for note in window.notes))
 
 
 def segment_means(windows: Sequence[Window], part: str, segment_seconds: float) -> Floats:
@@ -139,7 +149,7 @@ def segment_means(windows: Sequence[Window], part: str, segment_seconds: float) 
     votes: dict[int, int] = {}
     for window in windows:
         first, rows = round(window.start / segment_seconds), window.parts[part]
-        for k in np.flatnonzero(window.prepared.valid.numpy()):
+        for k in np.flatnonzero(window.valid):
             place = first + int(k)
             total[place] = total.get(place, np.zeros(rows.shape[1:])) + rows[k]
             votes[place] = votes.get(place, 0) + 1
@@ -154,7 +164,7 @@ def clip_mean(windows: Sequence[Window], part: str) -> Floats:
         windows: Windows over the file.
         part: Name of what they kept.
     """
-    weights = [int(window.prepared.valid.sum()) for window in windows]
+    weights = [int(window.valid.sum()) for window in windows]
     mean: Floats = np.average([window.parts[part] for window in windows], axis=0, weights=weights).astype(
         np.float32
     )

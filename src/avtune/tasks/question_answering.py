@@ -23,11 +23,12 @@ from avtune.errors import AvtuneError
 from avtune.heads.grounding import GROUNDING, MATCH
 from avtune.heads.question_answering import build_question_answering, question_answering_settings
 from avtune.heads.question_encoder import LONGEST_TEXT, TextTokens
+from avtune.heads.segments import full_precision
 from avtune.tasks.asked import example_question, spoken_words
 from avtune.tasks.base import Answer, Loss, Rows, Scores, Task, Truth
 from avtune.tasks.blind_questions import question_rules
 from avtune.tasks.grounding_weights import load_grounding
-from avtune.tasks.predictions import Floats, Prediction, Window, clip_mean, window_notes
+from avtune.tasks.predictions import Floats, Prediction, Window, by_probability, clip_mean, window_notes
 from avtune.tasks.strangers import strangers
 from avtune.transforms import Batch
 
@@ -53,8 +54,7 @@ class AnswerPrediction(Prediction):
     @property
     def ranked(self) -> list[tuple[str, float]]:
         """Answers with their probabilities, the likeliest first."""
-        order = np.argsort(-self.probabilities, kind="stable")
-        return [(self.labels[k], float(self.probabilities[k])) for k in order]
+        return by_probability(self.labels, self.probabilities)
 
 
 class QuestionAnsweringTask(Task):
@@ -157,7 +157,7 @@ class QuestionAnsweringTask(Task):
             each, found = _match_loss(outputs, batch)
             return Loss(each.sum(), int(found.sum()))
         assert batch.target is not None
-        with torch.autocast(outputs.device.type, enabled=False):
+        with full_precision(outputs):
             total = F.cross_entropy(outputs[counted].float(), batch.target[counted, 0], reduction="sum")
         if MATCH in encoded.notes.records:
             each, _ = _match_loss(encoded.notes.records[MATCH][-1], batch)
@@ -211,21 +211,22 @@ class QuestionAnsweringTask(Task):
         """``majority`` and ``question only``, see :mod:`avtune.tasks.blind_questions`."""
         return {} if self.grounds_only else question_rules(truths, len(self.labels))
 
-    def parts(self, outputs: Tensor, encoded: Encoded) -> dict[str, Tensor]:
-        """``probabilities`` (batch, answers) and ``grounding`` (batch, T, cells)."""
+    def parts(self, outputs: Tensor, encoded: Encoded, batch: Batch) -> dict[str, Tensor]:
+        """``probabilities`` (batch, answers), ``grounding`` (batch, T, cells), ``frames`` (batch, T, h, w, 3)."""
         told = outputs.new_zeros(len(outputs), 0) if self.grounds_only else outputs.float().softmax(dim=-1)
-        return {"probabilities": told, "grounding": encoded.notes.records[GROUNDING][-1].float()}
+        grounding = encoded.notes.records[GROUNDING][-1].float()
+        return {"probabilities": told, "grounding": grounding, "frames": batch.frames.permute(0, 1, 3, 4, 2)}
 
     def predict(self, path: Path, windows: Sequence[Window], question: str | None = None) -> AnswerPrediction:
         """The answer, averaged over the windows of a long file; each segment's frame as its first window saw it."""
         frames, weights, seen = [], [], set()
         for window in windows:
             first = round(window.start / self.input.segment_seconds)
-            for k in np.flatnonzero(window.prepared.valid.numpy()):
+            for k in np.flatnonzero(window.valid):
                 if first + int(k) in seen:
                     continue
                 seen.add(first + int(k))
-                frames.append(window.prepared.frames[k].permute(1, 2, 0).numpy())
+                frames.append(window.parts["frames"][k])
                 weights.append(window.parts["grounding"][k])
         cells = np.stack(weights).astype(np.float32)
         side = math.isqrt(cells.shape[1])
@@ -252,7 +253,7 @@ def _match_loss(match: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
     # A clip that lacks a stream has nothing to learn from here.
     found = found & batch.has_audio & batch.has_video
     truth = torch.tensor([1, 0], device=match.device).expand(match.shape[:-1])
-    with torch.autocast(match.device.type, enabled=False):
+    with full_precision(match):
         each = F.cross_entropy(match.float().flatten(0, 2), truth.flatten(), reduction="none")
     there = (batch.valid & found[:, None]).to(each.dtype)
     pairs = each.view(match.shape[:-1]).mean(dim=-1) * there

@@ -20,8 +20,9 @@ from avtune.datasets import Record
 from avtune.encoder import Encoded
 from avtune.fusion.contrastive import contrastive_loss, gather_rows
 from avtune.heads.retrieval import PRESETS, RetrievalHead
+from avtune.heads.segments import full_precision
 from avtune.metrics.retrieval import partner_ranks, retrieval_scores
-from avtune.options import choose, settle
+from avtune.options import chosen
 from avtune.tasks.base import Loss, Rows, Scores, Task
 from avtune.tasks.predictions import Floats, Prediction, Window, window_notes
 from avtune.transforms import Batch
@@ -85,8 +86,7 @@ class RetrievalTask(Task):
         self, labels: tuple[str, ...], input: InputConfig, head: HeadConfig, words: tuple[str, ...] = ()
     ) -> None:
         super().__init__(labels, input, head, words)
-        start = choose("preset of retrieval", head.preset or next(iter(PRESETS)), PRESETS)
-        self.settings = settle("retrieval", start, head.options)
+        self.settings = chosen("retrieval", PRESETS, head.preset, head.options)
 
     def build_head(self, audio_tower: Tower, video_tower: Tower) -> nn.Module:
         """:class:`avtune.heads.retrieval.RetrievalHead`."""
@@ -105,7 +105,7 @@ class RetrievalTask(Task):
         """
         takes_part = _whole(batch)
         everyone = gather_rows(takes_part.float()) > 0
-        with torch.autocast(outputs.device.type, enabled=False):
+        with full_precision(outputs):
             vectors = gather_rows(outputs.float())
             similarity = vectors[:, 1] @ vectors[:, 0].T
             files = gather_rows(_file_numbers(batch).to(outputs.device))
@@ -160,7 +160,7 @@ class RetrievalTask(Task):
         value = float(np.mean([details[direction]["recall_at_1"] for direction in DIRECTIONS]))
         return Scores("mean recall at 1", value, details, floors={"chance": 1 / len(audio)})
 
-    def parts(self, outputs: Tensor, encoded: Encoded) -> dict[str, Tensor]:
+    def parts(self, outputs: Tensor, encoded: Encoded, batch: Batch) -> dict[str, Tensor]:
         """``vectors`` (batch, 2, width), sound first."""
         return {"vectors": outputs.float()}
 
@@ -170,7 +170,7 @@ class RetrievalTask(Task):
         """The vectors of each window."""
         vectors = np.stack([window.parts["vectors"] for window in windows]).astype(np.float32)
         starts = np.asarray([window.start for window in windows], dtype=np.float32)
-        weights = np.asarray([int(window.prepared.valid.sum()) for window in windows], dtype=np.float32)
+        weights = np.asarray([int(window.valid.sum()) for window in windows], dtype=np.float32)
         return RetrievalPrediction(
             path, self.labels, self.input.segment_seconds, starts, weights, vectors[:, 0], vectors[:, 1],
             notes=window_notes(windows),

@@ -26,9 +26,10 @@ from avtune.heads.segmentation import (
     build_mask_head,
     matching_divergence,
 )
+from avtune.heads.segments import full_precision
 from avtune.metrics.segmentation import MaskSums
 from avtune.metrics.semantic_segmentation import ClassSums
-from avtune.options import choose, settle
+from avtune.options import chosen
 from avtune.tasks.base import Answer, Loss, Scores, Task, Truth
 from avtune.tasks.mask_prediction import MaskPrediction, surest_classes
 from avtune.tasks.predictions import Window, segment_means, window_notes
@@ -63,8 +64,7 @@ class SegmentationTask(Task):
         self, labels: tuple[str, ...], input: InputConfig, head: HeadConfig, words: tuple[str, ...] = ()
     ) -> None:
         super().__init__(labels, input, head, words)
-        start = choose("preset of segmentation", head.preset or next(iter(PRESETS)), PRESETS)
-        self.settings: SegmentationSettings = settle("segmentation", start, head.options)
+        self.settings: SegmentationSettings = chosen("segmentation", PRESETS, head.preset, head.options)
         if input.segment_seconds != 1 or input.video.placement != "grid":
             raise AvtuneError(
                 "masks belong to the frame in the middle of each second; set input.segment_seconds to 1 and "
@@ -113,7 +113,7 @@ class SegmentationTask(Task):
         sound and the pixels that the mask selects.
         """
         target, frames = self._labelled(batch)
-        with torch.autocast(outputs.device.type, enabled=False):
+        with full_precision(outputs):
             logits = outputs.float()
             if self.settings.semantic:
                 each = F.cross_entropy(
@@ -197,7 +197,7 @@ class SegmentationTask(Task):
             return {"all silent": _always(silent), "mean mask": _always(shares)}
         return {"all silent": _always(silent), "mean mask": _always(torch.logit(shares[1:], eps=1e-6))}
 
-    def parts(self, outputs: Tensor, encoded: Encoded) -> dict[str, Tensor]:
+    def parts(self, outputs: Tensor, encoded: Encoded, batch: Batch) -> dict[str, Tensor]:
         """``probabilities`` (batch, T, size, size) that a pixel sounds; or of its class, in ``classes``."""
         logits = outputs.float()
         if not self.settings.semantic:

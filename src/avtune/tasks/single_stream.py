@@ -106,7 +106,7 @@ class SingleStreamTask(Task):
         details = {"audio only": audio.value, "video only": video.value}
         return Scores(f"best single stream, {audio.name}", max(audio.value, video.value), details)
 
-    def parts(self, outputs: Tensor, encoded: Encoded) -> dict[str, Tensor]:
+    def parts(self, outputs: Tensor, encoded: Encoded, batch: Batch) -> dict[str, Tensor]:
         """Refused: floors are scored, not used."""
         raise NotImplementedError("the floors of a run are for scoring; predict with the run itself")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from operator import add
@@ -13,11 +13,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from avtune.datasets import DatasetError, Record
 from avtune.tasks import Scores, Task
 from avtune.tasks.base import Answer, Tally
 from avtune.train.order import derangement
-from avtune.transforms import Batch, Damaged, Prepared, Sample, collate
+from avtune.transforms import Batch, Damaged, Sample, collate
 
 
 class Clips(Protocol):
@@ -57,36 +56,6 @@ class BlindNetwork(nn.Module):
     def forward(self, batch: Batch) -> tuple[Tensor, None]:
         """The rule's outputs."""
         return self.answer(batch), None
-
-
-class UnseenClips(Dataset[Sample | Damaged]):
-    """Clips of which nothing is read but truth and question, for rules that look at no clip.
-
-    Args:
-        records: The clips.
-        segments: Time steps per clip; all are taken to exist.
-        task: Gives truth and question.
-    """
-
-    def __init__(self, records: Sequence[Record], segments: int, task: Task) -> None:
-        self.records, self.task = records, task
-        here = torch.ones((), dtype=torch.bool)
-        self._blank = Prepared(
-            torch.zeros(segments, 3, 1, 1, dtype=torch.uint8), torch.zeros(segments, 1, 1), here, here,
-            torch.ones(segments, dtype=torch.bool),
-        )  # fmt: skip
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def __getitem__(self, index: int) -> Sample | Damaged:
-        """A blank clip with the record's truth."""
-        record = self.records[index]
-        try:
-            target = self.task.target(record)
-        except DatasetError as error:
-            return Damaged(record.name, str(record.files[0]), str(error))
-        return Sample(record.name, self._blank, target, self.task.question(record), str(record.files[0]))
 
 
 class ShuffledSound(Dataset[Sample | Damaged]):

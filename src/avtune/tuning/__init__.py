@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from avtune.backbones import Tower
-from avtune.options import OptionError, choose, settle
+from avtune.options import OptionError, choose, chosen
 from avtune.tuning.adapter import PRESETS as ADAPTER_PRESETS
 from avtune.tuning.adapter import build_adapter
 from avtune.tuning.base import BlockTuning, BoundBlock, Stream, Tuning, TuningError, by_stream
@@ -81,8 +81,7 @@ def build_tuning(
             raise OptionError("a preset or options of a tuning are given, but no tuning; name one")
         return Tuning(by_stream(audio_tower, video_tower, False, lambda block: BlockTuning()))
     method = choose("tuning", name, TUNINGS)
-    start = choose(f"preset of {name}", preset or next(iter(method.presets)), method.presets)
-    return method.build(audio_tower, video_tower, settle(name, start, options or {}))
+    return method.build(audio_tower, video_tower, chosen(name, method.presets, preset, options))
 
 
 TUNINGS: dict[str, TuningMethod] = {

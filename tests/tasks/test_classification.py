@@ -259,11 +259,11 @@ def test_soft_targets_are_shares_of_classes() -> None:
 
 def test_a_long_file_is_the_mean_of_its_windows_weighed_by_their_segments() -> None:
     task = task_of()
+    first, second = np.array([1.0, 0.0, 0.0], np.float32), np.array([0.0, 1.0, 0.0], np.float32)
     windows = [
-        Window(0.0, sample(0).prepared, {"probabilities": np.array([1.0, 0.0, 0.0], np.float32)}),
-        Window(2.0, replace(sample(0, (True, False)).prepared, notes=("the rest is padding",)),
-               {"probabilities": np.array([0.0, 1.0, 0.0], np.float32)}),
-    ]  # fmt: skip
+        Window(0.0, np.array([True, True]), (), {"probabilities": first}),
+        Window(2.0, np.array([True, False]), ("the rest is padding",), {"probabilities": second}),
+    ]
     prediction = task.predict(Path("a.mp4"), windows)
     assert isinstance(prediction, ClassPrediction)
     assert prediction.ranked[0] == ("bell", pytest.approx(2 / 3))

@@ -96,6 +96,35 @@ def csv_files() -> dict[str, str]:
     return {"events.csv": table(rows)}
 
 
+def avsbench_s4_files() -> dict[str, str]:
+    splits = ("train",) * 9 + ("val", "test", "test")
+    rows: list[list[object]] = [["name", "category", "split"]]
+    rows += [[f"video{k:06d}_0", CLASSES[k % 3], split] for k, split in enumerate(splits)]
+    return {"Single-source/s4_meta_data.csv": table(rows)}
+
+
+def msrvtt_files() -> dict[str, str]:
+    splits = ("train",) * 9 + ("validate", "test", "test")
+    videos = [{"video_id": f"video{k}", "category": k % 3, "split": split} for k, split in enumerate(splits)]
+    return {"MSRVTT_data.json": json.dumps({"videos": videos})}
+
+
+def questions_files() -> dict[str, str]:
+    splits = ("train",) * 9 + ("val", "test", "test")
+    rows = [
+        {"video_id": f"video{k}", "question_content": "How many?", "answer": ("two", "yes", "left")[k % 3],
+         "split": split}
+        for k, split in enumerate(splits)
+    ]  # fmt: skip
+    return {"questions.json": json.dumps(rows)}
+
+
+def heard_seen_files() -> dict[str, str]:
+    rows: list[list[object]] = [[f"clip{k}.mp4", CLASSES[k % 3], 0, 4] for k in range(12)]
+    text = table([["file", "label", "start", "end"], *rows])
+    return {"heard.csv": text, "seen.csv": text}
+
+
 FILES: dict[str, Callable[[], dict[str, str]]] = {
     "ave": ave_files,
     "bandstand": ave_files,
@@ -107,6 +136,10 @@ FILES: dict[str, Callable[[], dict[str, str]]] = {
     "audioset": audioset_files,
     "music_avqa": music_avqa_files,
     "csv": csv_files,
+    "avsbench_s4": avsbench_s4_files,
+    "msrvtt": msrvtt_files,
+    "questions": questions_files,
+    "heard_seen": heard_seen_files,
 }
 
 

@@ -42,7 +42,9 @@ from avtune.datasets.records import (
     segment_labels,
 )
 
-WITHOUT_VARIANTS = frozenset({"bandstand_classes", "csv", "folder", "kinetics_sound", "llp", "vggsound"})
+WITHOUT_VARIANTS = frozenset({
+    "bandstand_classes", "csv", "folder", "heard_seen", "kinetics_sound", "llp", "questions", "vggsound"
+})  # fmt: skip
 """Readers that know one way to split their clips."""
 
 READERS: Mapping[str, Callable[[DataConfig], Collection]] = {

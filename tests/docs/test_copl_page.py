@@ -27,17 +27,25 @@ def shown(module):
     return found[0].split("-->\n", 1)[1].rsplit("<!-- end", 1)[0]
 
 
-def test_counts_are_current_and_shown():
-    counts = script("copl_counts")
+@pytest.fixture(scope="module")
+def counts():
+    return script("copl_counts")
+
+
+@pytest.fixture(scope="module")
+def measured(counts):
+    return [counts.measure(row) for row in counts.ROWS]
+
+
+def test_counts_are_current_and_shown(counts, measured):
     recorded = json.loads(counts.RESULT.read_text(encoding="utf-8"))["rows"]
-    assert recorded == [counts.measure(row) for row in counts.ROWS], "run: python benchmarks/copl_counts.py"
+    assert recorded == measured, "run: python benchmarks/copl_counts.py"
     assert shown(counts) == counts.table(recorded)
 
 
-def test_counts_are_those_of_the_formulas():
-    counts = script("copl_counts")
+def test_counts_are_those_of_the_formulas(measured):
     swin, htsat, paired = 18_048, 4_416, 8_832  # Widths summed over the blocks.
-    first, *_, last = (counts.measure(row) for row in counts.ROWS)
+    first, *_, last = measured
     assert first["parts"]["specific"] == 30 * 2 * swin
     assert first["parts"]["banks"] == 2 * 10 * 20 * 1536
     latents, mapping = 2 * 2 * 1536, 2 * 8 * 1536 + 8 + 1536

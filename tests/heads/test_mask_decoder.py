@@ -67,7 +67,7 @@ def test_it_starts_as_the_norm_of_its_input() -> None:
 @pytest.mark.parametrize(("scales", "millions"), [((), 19.215), ((0, 1, 2, 3), 19.878)])
 def test_weights_are_those_of_the_published_decoder(scales: tuple[int, ...], millions: float) -> None:
     with torch.device("meta"):
-        decoder = MaskDecoder(tpavi_scales=scales)
+        decoder = MaskDecoder(hearing_scales=scales)
     # With 1.291 M in front of it, LAVISH's head on AVSBench: 20.506 M; TPAVI adds 165,760 a scale.
     built = sum(weight.numel() for weight in decoder.parameters())
     assert decoder.unused_parameters == 2 * 590_080
@@ -78,7 +78,7 @@ def test_weights_are_those_of_the_published_decoder(scales: tuple[int, ...], mil
 def test_masks_have_four_times_the_finest_grid_and_clips_never_mix(outputs: int) -> None:
     torch.manual_seed(0)
     dims = (4, 6, 8, 10)
-    decoder = MaskDecoder(dims, outputs=outputs, audio_dim=3, tpavi_scales=(1, 3), dim=8).eval()
+    decoder = MaskDecoder(dims, outputs=outputs, audio_dim=3, hearing_scales=(1, 3), dim=8).eval()
     scales = [torch.randn(2, 3, dim, 16 >> k, 16 >> k) for k, dim in enumerate(dims)]
     audio = torch.randn(2, 3, 3)
     masks, entered, sounds = decoder(scales, audio)
@@ -91,7 +91,7 @@ def test_masks_have_four_times_the_finest_grid_and_clips_never_mix(outputs: int)
 
 def test_gradients_reach_every_weight() -> None:
     torch.manual_seed(0)
-    decoder = MaskDecoder((4, 4, 4, 4), audio_dim=3, tpavi_scales=(0, 1, 2, 3), dim=8).train()
+    decoder = MaskDecoder((4, 4, 4, 4), audio_dim=3, hearing_scales=(0, 1, 2, 3), dim=8).train()
     for tpavi in decoder.hear.values():
         torch.nn.init.normal_(tpavi.norm_out.weight)
     masks, _, _ = decoder([torch.randn(2, 2, 4, 8 >> k, 8 >> k) for k in range(4)], torch.randn(2, 2, 3))

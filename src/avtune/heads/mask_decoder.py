@@ -1,19 +1,25 @@
 """The mask decoder of AVSBench (Zhou et al., ECCV 2022): four scales of pixels, the sound, one mask for each frame.
 
 Scales are numbered from the finest, as the stages of a backbone. Each is brought to one width by convolutions that look
-far and near at once, may hear the sound (``tpavi.py``), and is joined to the coarser ones from the coarsest up.
+far and near at once, may hear the sound (``tpavi.py``, ``sound_modulation.py``), and is joined to the coarser ones from
+the coarsest up.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from avtune.heads.sound_modulation import SoundModulation
 from avtune.heads.tpavi import Tpavi
 
 DILATIONS = (3, 6, 12, 18)
+Hearing = Literal["clip", "second"]
+HEARING: dict[Hearing, type[Tpavi | SoundModulation]] = {"clip": Tpavi, "second": SoundModulation}
+"""How pixels hear, by what they hear."""
 
 
 class DilatedSum(nn.Module):
@@ -82,8 +88,9 @@ class MaskDecoder(nn.Module):
         dims: Channels of the four scales, the finest first.
         outputs: Channels of the mask: 1 for what sounds, or the number of classes.
         audio_dim: Channels of the sound.
-        tpavi_scales: Scales, from 0, at which the pixels hear the sound; the papers' adapters need none, since
+        hearing_scales: Scales, from 0, at which the pixels hear the sound; the papers' adapters need none, since
             the streams have met in the encoder.
+        hearing: What they hear: the whole ``clip``, by TPAVI, or their own ``second``.
         dim: Channels within.
 
     Attributes:
@@ -97,12 +104,13 @@ class MaskDecoder(nn.Module):
         *,
         outputs: int = 1,
         audio_dim: int = 128,
-        tpavi_scales: Sequence[int] = (),
+        hearing_scales: Sequence[int] = (),
+        hearing: Hearing = "clip",
         dim: int = 256,
     ) -> None:
         super().__init__()
         self.enter = nn.ModuleList(DilatedSum(in_dim, dim) for in_dim in dims)
-        self.hear = nn.ModuleDict({str(scale): Tpavi(dim, audio_dim) for scale in tpavi_scales})
+        self.hear = nn.ModuleDict({str(scale): HEARING[hearing](dim, audio_dim) for scale in hearing_scales})
         last = len(dims) - 1
         self.join = nn.ModuleList(FusionBlock(dim, coarsest=scale == last) for scale in range(len(dims)))
         self.reduce = nn.Conv2d(dim, dim // 2, 3, padding=1)

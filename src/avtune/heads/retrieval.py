@@ -49,6 +49,9 @@ class RetrievalHead(nn.Module):
         video_dim: Channels of the pooled frames.
         settings: See :class:`RetrievalSettings`.
 
+    Attributes:
+        width: Length of a vector.
+
     Raises:
         AvtuneError: The temperature is not between its bounds, or features of different widths are to be compared.
     """
@@ -66,6 +69,7 @@ class RetrievalHead(nn.Module):
                 f"the towers' features have {audio_dim} and {video_dim} channels and cannot be compared as they are; "
                 "set head.options.width"
             )
+        self.width = settings.width or audio_dim
         self.audio = _projection(audio_dim, settings.width)
         self.video = _projection(video_dim, settings.width)
         self.low, self.high = math.log(low), math.log(high)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 from avtune.backbones import Tower
 from avtune.encoder import Encoded
 from avtune.errors import AvtuneError
-from avtune.heads.mask_decoder import MaskDecoder
+from avtune.heads.mask_decoder import Hearing, MaskDecoder
 from avtune.heads.mask_neck import GridNeck, StageNeck
 from avtune.heads.segments import existing
 
@@ -37,9 +36,9 @@ class SegmentationSettings:
         size: Side of the masks, pixels, a multiple of 32: masks are learned, predicted and scored at this resolution.
             The scales have a quarter, an eighth, a sixteenth and a thirty-second of it. AVSBench: 224.
         semantic: Tell which class sounds in a pixel, silence being one; otherwise only whether something does.
-        tpavi_scales: Scales, from 0 (the finest), at which the pixels hear the sound.
-        hearing: What a pixel hears there: the sound of the whole ``clip``, the same in each second, as AVSBench; or of
-            its own ``second``, which tells when something sounds.
+        hearing_scales: Scales, from 0 (the finest), at which the pixels hear the sound.
+        hearing: What a pixel hears there: the sound of the whole ``clip``, the same in each second, by TPAVI as
+            AVSBench; or of its own ``second``, see :class:`avtune.heads.sound_modulation.SoundModulation`.
         matching: Weight of the divergence between what each hearing scale takes from the sound and what the mask
             selects of its pixels, a mean over frames; 0: none.
         channels: Channels of the four scales, the finest first.
@@ -48,8 +47,8 @@ class SegmentationSettings:
 
     size: int = 224
     semantic: bool = False
-    tpavi_scales: tuple[int, ...] = (0, 1, 2, 3)
-    hearing: Literal["clip", "second"] = "clip"
+    hearing_scales: tuple[int, ...] = (0, 1, 2, 3)
+    hearing: Hearing = "clip"
     matching: float = 0.0
     channels: tuple[int, ...] = (64, 128, 320, 512)
     width: int = 256
@@ -63,14 +62,15 @@ class SegmentationSettings:
         if self.size < COARSEST or self.size % COARSEST:
             raise AvtuneError(f"head.options.size is {self.size}; set it to a multiple of {COARSEST}")
         known = set(range(SCALES))
-        if not known.issuperset(self.tpavi_scales) or len(set(self.tpavi_scales)) < len(self.tpavi_scales):
+        scales = self.hearing_scales
+        if not known.issuperset(scales) or len(set(scales)) < len(scales):
             raise AvtuneError(
-                f"head.options.tpavi_scales is {list(self.tpavi_scales)}; list some of {sorted(known)}, each once"
+                f"head.options.hearing_scales is {list(scales)}; list some of {sorted(known)}, each once"
             )
-        if self.matching < 0 or (self.matching and not self.tpavi_scales):
+        if self.matching < 0 or (self.matching and not scales):
             raise AvtuneError(
-                f"head.options.matching is {self.matching:g}; set it to 0 or more, and above 0 only with tpavi_scales, "
-                "where the sound is compared"
+                f"head.options.matching is {self.matching:g}; set it to 0 or more, and above 0 only with "
+                "hearing_scales, where the sound is compared"
             )
         if len(self.channels) != SCALES or any(
             type(width) is not int or width < 1 for width in self.channels
@@ -110,10 +110,10 @@ class MaskHead(nn.Module):
         super().__init__()
         self.settings = settings
         self.neck = neck
-        self.sound = nn.Linear(audio_dim, AUDIO_WIDTH) if settings.tpavi_scales else None
+        self.sound = nn.Linear(audio_dim, AUDIO_WIDTH) if settings.hearing_scales else None
         self.decoder = MaskDecoder(
-            settings.channels, outputs=outputs, audio_dim=AUDIO_WIDTH, tpavi_scales=settings.tpavi_scales,
-            dim=settings.width,
+            settings.channels, outputs=outputs, audio_dim=AUDIO_WIDTH, hearing_scales=settings.hearing_scales,
+            hearing=settings.hearing, dim=settings.width,
         )  # fmt: skip
         self.unused_parameters = self.decoder.unused_parameters
         if self.sound is None:
@@ -132,17 +132,13 @@ class MaskHead(nn.Module):
         stages = [tokens[:, encoded.video_prefix :] for tokens in encoded.video_stages]
         sound = encoded.audio_pooled if self.sound is None else self.sound(encoded.audio_pooled)
         valid = None if encoded.valid is None else existing(encoded)
-        heard_together = (batch, segments)
-        if self.settings.hearing == "second":
-            # As clips of one second, each of which exists as far as it is concerned.
-            heard_together, valid = (batch * segments, 1), None
-        scales = [scale.unflatten(0, heard_together) for scale in self.neck(stages)]
-        masks, pixels, sounds = self.decoder(scales, sound.reshape(*heard_together, -1), valid)
+        scales = [scale.unflatten(0, (batch, segments)) for scale in self.neck(stages)]
+        masks, pixels, sounds = self.decoder(scales, sound, valid)
         if self.settings.matching:
             for scale, heard in sounds.items():
-                encoded.notes.record(PIXELS, pixels[scale].view(batch, segments, *pixels[scale].shape[2:]))
-                encoded.notes.record(SOUNDS, heard.view(batch, segments, -1))
-        logits: Tensor = masks.view(batch, segments, *masks.shape[2:])
+                encoded.notes.record(PIXELS, pixels[scale])
+                encoded.notes.record(SOUNDS, heard)
+        logits: Tensor = masks
         return logits
 
 

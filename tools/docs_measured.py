@@ -15,9 +15,20 @@ from avtune.recipes.published import published
 RESULTS = Path(__file__).resolve().parents[1] / "benchmarks/results"
 PROFILES = RESULTS / "profile_all.json"
 DECODING = RESULTS / "decode_speed.json"
+SHARDS = RESULTS / "shard_speed.json"
 COMPARISON = RESULTS / "comparison_bandstand_nano.json"
 SEEDS = RESULTS / "try_seeds.json"
 BLOCKS = RESULTS / "method_blocks.json"
+TASK_SCORES = RESULTS / "bandstand_tasks.json"
+PRETRAINING = RESULTS / "pretraining_throughput_cuda.json"
+AUDIOSET_CLIPS, EPOCHS, GPUS = 1_772_023, 20, 16
+"""CAV-MAE's copy of AudioSet-2M, and the passes and devices of AVSiam's Table 9."""
+PRETRAINED = {
+    "avsiam": "AVSiam",
+    "contrastive": "AVSiam, contrast alone",
+    "avsep": "AVSep",
+    "cav_mae": "CAV-MAE",
+}
 FLOORS = ("majority", "audio only", "video only", "shuffled audio")
 
 
@@ -120,6 +131,21 @@ def decoding() -> str:
         if "clips_per_second_per_core" in row and "key_frame_every_s" in row
     ]  # fmt: skip
     heading = ["size", "key frame every", "what is read", "processor time", "clips per second and core"]
+    return (
+        f"{table(heading, rows)}\nClips: {measured['clips']}. {measured['note']} Measured by "
+        f"`{measured['command']}` on {measured['machine']['cpu'].strip()}.\n"
+    )
+
+
+def shard_speed() -> str:
+    """How fast clips come from files and from shards, as `benchmarks/shard_speed.py` measured it."""
+    measured = json.loads(SHARDS.read_text(encoding="utf-8"))
+    recipes = list(dict.fromkeys(row["recipe"] for row in measured["rows"]))
+    speeds = {(row["read"], row["recipe"]): f"{row['clips_per_cpu_second']:.0f}" for row in measured["rows"]}
+    ways = dict.fromkeys(row["read"] for row in measured["rows"])
+    rows = [[way, *(speeds[way, recipe] for recipe in recipes)] for way in ways]
+    rows.append(["megabytes of a prepared clip", *(f"{measured['megabytes'][recipe]:.2f}" for recipe in recipes)])
+    heading = ["clips per second and core", *(f"`{recipe}`" for recipe in recipes)]
     return (
         f"{table(heading, rows)}\nClips: {measured['clips']}. {measured['note']} Measured by "
         f"`{measured['command']}` on {measured['machine']['cpu'].strip()}.\n"
@@ -256,6 +282,48 @@ def try_results() -> str:
     heading = ["seed", "sound and frames", *FLOORS, "time of the whole command"]
     machine = f"{measured['machine']}, at most {peak} MiB of memory in one process"
     return f"{table(heading, rows)}\nMeasured by `{measured['command']}` ({machine}).\n"
+
+
+def task_scores() -> str:
+    """What each task reached on generated clips beside its floors, means over seeds; a plain sentence before that."""
+    if not TASK_SCORES.is_file():
+        return "Not measured yet: `benchmarks/results/bandstand_tasks.json` is absent.\n"
+    measured: dict[str, Any] = json.loads(TASK_SCORES.read_text(encoding="utf-8"))
+    by_task: dict[str, list[dict[str, Any]]] = {}
+    for run in measured["runs"]:
+        by_task.setdefault(run["task"], []).append(run)
+    rows = []
+    for task, runs in by_task.items():
+        values = [run["score"]["value"] for run in runs]
+        floors = {name: statistics.mean(run["floors"][name] for run in runs) for name in runs[0]["floors"]}
+        spread = f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else ""
+        told = ", ".join(f"{name} {100 * value:.1f}" for name, value in floors.items())
+        score = f"**{100 * statistics.mean(values):.1f}**{spread}"
+        rows.append([f"`bandstand/{task}_nano`", runs[0]["score"]["name"], score, told])
+    seeds = sorted({run["seed"] for run in measured["runs"]})
+    return (
+        f"{table(['recipe', 'score, %', 'reached', 'floors'], rows)}\nMean and standard deviation over the seeds "
+        f"{', '.join(map(str, seeds))}. Measured by `{measured['command']}` ({measured['machine']}, "
+        f"PyTorch {measured['torch']}).\n"
+    )
+
+
+def pretraining_cost() -> str:
+    """Speed and memory of a step as `benchmarks/pretraining_throughput.py` measured them, and the hours of AudioSet."""
+    measured = json.loads(PRETRAINING.read_text(encoding="utf-8"))
+    rows = []
+    for row in (row for batch in measured["batches"] for row in batch["rows"]):
+        if row["form"] in PRETRAINED and "clips_per_second" in row:
+            speed = row["clips_per_second"]
+            hours = AUDIOSET_CLIPS * EPOCHS / (3600 * GPUS * speed)
+            memory = f"{row['peak_mib'] / 1024:.1f} GiB"
+            rows.append([PRETRAINED[row["form"]], str(row["clips"]), f"{speed:.0f}", memory, f"{hours:.2f}"])
+    heading = ["model (Base)", "clips a step", "clips per second", "peak of memory", f"hours on {GPUS}"]
+    return (
+        f"{table(heading, rows)}\n"
+        f"Measured on one {measured['device']}, torch {measured['torch']}, {measured['precision']}, "
+        f"by `{measured['command']}`. The hours are computed from it by the formula.\n"
+    )
 
 
 def _percent(share: float) -> str:

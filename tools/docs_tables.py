@@ -16,13 +16,13 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from avtune import cli
-from avtune.config import RunConfig
+from avtune.config import PretrainingRunConfig, RunConfig
 from avtune.fusion import METHODS
 from avtune.fusion.lavish import LavishConfig
 from avtune.heads import HEADS
@@ -35,9 +35,12 @@ from docs_measured import (
     comparison,
     decoding,
     grid,
+    pretraining_cost,
     profiles,
     recipes,
+    shard_speed,
     table,
+    task_scores,
     try_results,
 )
 
@@ -123,8 +126,8 @@ def sounds() -> str:
     return table(["preset", "steps x mels", "shift", "window", "placement", "source"], rows)
 
 
-def settings() -> str:
-    """Every setting of a run, from the docstrings of the dataclasses."""
+def settings(whole: type[RunConfig | PretrainingRunConfig] = RunConfig, sections: Sequence[str] = ()) -> str:
+    """Every setting of a kind of run, from the docstrings of the dataclasses; only those of some sections, if given."""
     rows: list[list[str]] = []
 
     def add(kind: type, prefix: str) -> None:
@@ -137,7 +140,9 @@ def settings() -> str:
                 shown = "" if default is None else f"`{json.dumps(default)}`"
                 rows.append([f"`--{prefix}{field.name}`", shown, described[field.name]])
 
-    add(RunConfig, "")
+    add(whole, "")
+    wanted = tuple(f"`--{section}." for section in sections)
+    rows = [row for row in rows if not wanted or row[0].startswith(wanted)]
     return table(["setting", "default", "meaning"], rows)
 
 
@@ -196,10 +201,14 @@ PAGES: dict[str, Callable[[], str]] = {
     "grid": grid,
     "comparison": comparison,
     "decoding": decoding,
+    "shard_speed": shard_speed,
     "sounds": sounds,
     "settings": settings,
+    "pretraining_cost": pretraining_cost,
+    "pretraining_settings": partial(settings, PretrainingRunConfig, ("pretraining", "train")),
     "help": help_pages,
     "try": try_results,
+    "task_scores": task_scores,
     "blocks": blocks,
     **{f"blocks_{page}": partial(blocks_on, page) for page in MEASURED_BLOCKS},
 }

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from avtune.backbones import unused_head_parameters
-from avtune.tasks.network import Network
+from avtune.tasks.network import TaskNetwork, part_of
 from avtune.transforms import Batch, Preprocessing
 
 
@@ -24,7 +24,8 @@ class Parameters:
         trainable: Weights that training changes, the task head included.
         frozen: Weights of the towers that it does not; a shared tower counts once.
         unused_head: Class head of the pretrained towers, which avtune leaves away but published totals hold.
-        parts: Trainable weights by part: ``method`` (fusion and tuning), ``head``, ``towers`` (what they free).
+        parts: Trainable weights by part: ``method`` (fusion and tuning), ``head``, ``towers`` (what they free, or a
+            whole encoder), and of a whole encoder ``joint``, its layers over both modalities.
     """
 
     trainable: int
@@ -43,21 +44,15 @@ class Parameters:
         return self.total + self.unused_head
 
 
-def count_parameters(network: Network) -> Parameters:
+def count_parameters(network: TaskNetwork) -> Parameters:
     """Count a network's weights; works on the meta device too."""
     trained = {name: weight.numel() for name, weight in network.named_parameters() if weight.requires_grad}
     frozen = sum(weight.numel() for weight in network.parameters() if not weight.requires_grad)
-    parts = {"method": 0, "head": 0, "towers": 0}
+    parts: dict[str, int] = {"method": 0, "head": 0, "towers": 0}
     for name, count in trained.items():
-        part = "head" if name.startswith("head.") else "towers"
-        if name.startswith(("encoder.fusion.", "encoder.tuning.")):
-            part = "method"
-        parts[part] += count
-    encoder = network.encoder
+        parts[part_of(name)] = parts.get(part_of(name), 0) + count
     # Two towers over the same weights, of which a tuning copied some, came from one pretrained model with one head.
-    towers = {
-        id(next(tower.parameters())): tower.name for tower in (encoder.audio_tower, encoder.video_tower)
-    }
+    towers = {id(next(tower.parameters())): tower.name for tower in network.towers.values()}
     return Parameters(sum(trained.values()), frozen, sum(map(unused_head_parameters, towers.values())), parts)
 
 
@@ -74,7 +69,7 @@ def example_batch(
     rows, columns = preprocessing.spectrogram_shape
     return Batch(
         frames=torch.zeros(clips, segments, 3, size, size, dtype=torch.uint8, device=device),
-        spectrogram=torch.zeros(clips, segments, rows, columns, device=device),
+        spectrogram=torch.zeros(clips, preprocessing.sounds, rows, columns, device=device),
         has_audio=torch.ones(clips, dtype=torch.bool, device=device),
         has_video=torch.ones(clips, dtype=torch.bool, device=device),
         valid=torch.ones(clips, segments, dtype=torch.bool, device=device),

@@ -120,7 +120,8 @@ class DualEncoder(nn.Module):
         """Encode clips.
 
         Args:
-            spectrogram: Normalised log-mel values (batch, T, steps, mels).
+            spectrogram: Normalised log-mel values (batch, T, steps, mels), or (batch, 1, steps, mels) where all
+                segments hear the same.
             frames: Normalised RGB (batch, T, 3, height, width).
 
         Returns:
@@ -128,7 +129,8 @@ class DualEncoder(nn.Module):
         """
         batch, segments = frames.shape[:2]
         # A tower that was pretrained on colour images sees the one channel of sound three times.
-        pictures = spectrogram.flatten(0, 1).unsqueeze(1).expand(-1, self.audio_tower.channels, -1, -1)
+        heard = spectrogram.expand(-1, segments, -1, -1).flatten(0, 1)
+        pictures = heard.unsqueeze(1).expand(-1, self.audio_tower.channels, -1, -1)
         audio, audio_positions = self.audio_tower.place(pictures, resampling=self.resampling)
         video, video_positions = self.video_tower.place(frames.flatten(0, 1))
         notes = Notes(segments=segments)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from avtune.assembly import assemble
 from avtune.backbones import Tower
-from avtune.config import AudioInput, EncoderConfig, HeadConfig, InputConfig, RunConfig
+from avtune.config import EncoderConfig, HeadConfig, InputConfig, RunConfig
 from avtune.counting import count_parameters, example_batch, millions, multiply_adds
-from avtune.encoder import create_encoder, create_towers
 from avtune.errors import AvtuneError
 from avtune.recipes import parse_config, to_yaml
-from avtune.tasks import Prediction, Window, create_task
-from avtune.tasks.network import Network
+from avtune.tasks import Prediction, Window
 from avtune.train.files import write_atomically
 from avtune.transforms import Batch, Prepared, Preprocessing, Sample, collate
 
@@ -48,6 +46,7 @@ class AudioVisualModel(nn.Module):
         words: Words that questions are made of, in the order of their numbers.
         depth: Keep only this many blocks of each tower (for tests).
         device: ``meta`` builds shapes without memory.
+        begin: Read the weights that training a whole encoder begins from; ``False``: others are about to be loaded.
 
     Raises:
         avtune.errors.AvtuneError: A tower, method, task or preset does not exist, or they do not fit together.
@@ -61,27 +60,13 @@ class AudioVisualModel(nn.Module):
         words: tuple[str, ...] = (),
         depth: int | None = None,
         device: str | None = None,
+        begin: bool = True,
     ) -> None:
         super().__init__()
-        audio, video = create_towers(config.encoder, depth=depth, device=device)
-        self.config = replace(config, input=complete_input(config.input, audio))
+        built = assemble(config, labels, words, depth=depth, device=device, begin=begin)
+        self.config, self.preprocessing = built.config, built.preprocessing
+        self.task, self.network = built.task, built.network
         self.labels, self.words = labels, words
-        self.preprocessing = Preprocessing.from_config(
-            self.config.input, video.image_size, video.mean, video.std,
-            audio_size=None if _takes_any_size(audio) else audio.image_size,
-        )  # fmt: skip
-        self.task = create_task(labels, self.config.input, config.head, words)
-        encoder = create_encoder(
-            config.encoder,
-            towers=(audio, video),
-            segments=self.preprocessing.segments,
-            spectrogram_shape=self.preprocessing.spectrogram_shape,
-            frame_shape=(self.preprocessing.size, self.preprocessing.size),
-            recompute=config.train.checkpoint,
-            device=device,
-        )
-        with torch.device(device or "cpu"):
-            self.network = Network(encoder, self.task, self.preprocessing.mean, self.preprocessing.std)
         self.eval()
 
     @property
@@ -96,15 +81,13 @@ class AudioVisualModel(nn.Module):
             Weights that are trained, frozen and both, with and without the towers' unused class head as papers
             count them, and multiply-adds of one clip.
         """
-        encoder, parameters = self.network.encoder, count_parameters(self.network)
+        parameters = count_parameters(self.network)
         device = next(self.parameters()).device
         batch = example_batch(self.preprocessing, device, question_length=self.task.question_length)
         gmacs = multiply_adds(self.network, batch) / 1e9
-        towers = encoder.video_tower.name
-        towers += " for both streams" if encoder.shared else f", {encoder.audio_tower.name} for the sound"
         lines = {
             "task": f"{self.config.head.task}, {len(self.class_names)} outputs",
-            "towers": towers,
+            "towers": self._backbones(),
             "method": " and ".join(self.config.encoder.methods),
             "trainable": millions(parameters.trainable),
             **{f"  {part}": millions(count) for part, count in parameters.parts.items() if count},
@@ -115,6 +98,12 @@ class AudioVisualModel(nn.Module):
         }
         width = max(map(len, lines))
         return "\n".join(f"{name:<{width}}  {value}" for name, value in lines.items())
+
+    def _backbones(self) -> str:
+        if not (towers := self.network.towers):
+            return f"{self.config.encoder.tower}, trained as a whole"
+        video, audio = towers["video"], towers["audio"]
+        return video.name + (" for both streams" if audio is video else f", {audio.name} for the sound")
 
     def predict(
         self,
@@ -199,9 +188,7 @@ class AudioVisualModel(nn.Module):
         write_atomically(folder / PREPROCESSING, json.dumps(self.preprocessing.state(), indent=1).encode())
 
     def _towers(self) -> str:
-        encoder = self.network.encoder
-        towers = {"video": encoder.video_tower, "audio": encoder.audio_tower}
-        return json.dumps({stream: fingerprint(tower) for stream, tower in towers.items()})
+        return json.dumps({stream: fingerprint(tower) for stream, tower in self.network.towers.items()})
 
 
 def load(folder: str | Path, *, device: str | None = None) -> AudioVisualModel:
@@ -233,7 +220,7 @@ def load(folder: str | Path, *, device: str | None = None) -> AudioVisualModel:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (json.JSONDecodeError, SafetensorError, OSError) as error:
         raise ModelError(f"{folder}: damaged ({error}); train it again or copy it again") from error
-    model = AudioVisualModel(config, labels, words=words)
+    model = AudioVisualModel(config, labels, words=words, begin=False)
     if towers and json.loads(towers) != json.loads(model._towers()):
         raise ModelError(
             f"{folder}: was trained on other weights of {config.encoder.tower} than are here; use the same timm "
@@ -245,9 +232,14 @@ def load(folder: str | Path, *, device: str | None = None) -> AudioVisualModel:
         raise ModelError(f"{folder}: {error}; config.yaml and {WEIGHTS} are not of the same run") from error
     model.preprocessing = preprocessing
     if device == "auto":
-        found = torch.accelerator.current_accelerator(check_available=True)
-        device = None if found is None else found.type
+        device = accelerator()
     return model if device is None else model.to(device)
+
+
+def accelerator() -> str | None:
+    """The kind of accelerator that there is; ``None``: none."""
+    found = torch.accelerator.current_accelerator(check_available=True)
+    return None if found is None else found.type
 
 
 def _names(path: Path) -> tuple[str, ...]:
@@ -304,30 +296,6 @@ def create_model(
     return AudioVisualModel(config, tuple(labels), words=tuple(words), device=device)
 
 
-def complete_input(config: InputConfig, tower: Tower) -> InputConfig:
-    """The input section with an audio preset that fits the audio tower, where the recipe names none.
-
-    Args:
-        config: The recipe's section.
-        tower: The audio tower.
-    """
-    if config.audio.preset is not None:
-        return config
-    if tower.name == "nano":
-        chosen: dict[str, Any] = {"preset": "nano"}
-    elif tower.audio_preset is not None:
-        chosen = {"preset": tower.audio_preset}
-    elif not _takes_any_size(tower):
-        # 1 s of sound on as many frames as the tower is wide.
-        size = tower.image_size
-        shift = round(1000.0 / size, 3)
-        chosen = {"preset": "ave_swin", "placement": "grid", "mels": size, "steps": size, "shift_ms": shift}
-    else:
-        chosen = {"preset": "ave_vit", "placement": "grid"}
-    stated = {name: value for name, value in vars(config.audio).items() if value is not None}
-    return replace(config, audio=AudioInput(**{**chosen, **stated}))
-
-
 def fingerprint(tower: Tower) -> str:
     """A short name of a tower's frozen weights: equal towers have equal ones, on any machine.
 
@@ -341,7 +309,3 @@ def fingerprint(tower: Tower) -> str:
             digest.update(name.encode())
             digest.update(value.detach().float().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
-
-
-def _takes_any_size(tower: Tower) -> bool:
-    return bool(getattr(tower, "any_size", False))

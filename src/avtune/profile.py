@@ -20,7 +20,7 @@ class Cost:
 
     Attributes:
         parameters: Numbers of weights.
-        tower_gmacs: Multiply-adds of both frozen towers, 1e9 per clip.
+        tower_gmacs: Multiply-adds of both frozen towers, or of a whole encoder with its heads, 1e9 per clip.
         method_gmacs: Multiply-adds that the method and the head add.
         saved_mib: Bytes kept between forward and backward pass, 2^20 per clip.
         tower_saved_mib: The same where the towers alone carry gradients to their input.
@@ -73,7 +73,8 @@ def measure_model(model: AudioVisualModel, known: TowerCosts, *, depth: int | No
         depth: Blocks that each of its towers was cut to, if it was.
     """
     total, saved = _training_pass(model)
-    towers, tower_saved = _towers_cost(model, depth, known)
+    # A whole encoder is all there is.
+    towers, tower_saved = _towers_cost(model, depth, known) if model.network.towers else (total, saved)
     return Cost(
         count_parameters(model.network), towers / 1e9, (total - towers) / 1e9, saved / 2**20,
         tower_saved / 2**20,
@@ -99,6 +100,10 @@ def _training_pass(model: AudioVisualModel) -> tuple[int, int]:
     """Multiply-adds of a forward pass in training, and the bytes that its encoder keeps for the backward pass."""
     batch = example_batch(model.preprocessing, "meta", question_length=model.task.question_length)
     network = model.network.train()
+    if not network.towers:
+        with FlopCounterMode(display=False) as counter, saved_bytes(model) as count:
+            network(batch)
+        return int(counter.get_total_flops()) // 2, count[0]
     frames = batch.frames.float().requires_grad_()
     spectrogram = batch.spectrogram.requires_grad_()
     with FlopCounterMode(display=False) as counter:

@@ -214,11 +214,12 @@ def _row(name: str | None, config: RunConfig, known: TowerCosts | None) -> Profi
     labels = tuple(f"label {k}" for k in range(DATASET_LABELS[dataset]))
     words = tuple(f"word {k}" for k in range(DATASET_WORDS.get(dataset, 0)))
     model = AudioVisualModel(config, labels, words=words, device="meta")
+    towers = model.network.towers
     return ProfileRow(
         name,
         config,
         count_parameters(model.network),
-        _sound_stem(model.network.encoder.audio_tower, model.preprocessing.spectrogram_shape),
+        _sound_stem(towers["audio"], model.preprocessing.spectrogram_shape) if towers else 0,
         None if known is None else measure_model(model, known),
         None if name is None else published().get(name),
     )

@@ -12,8 +12,9 @@ from docs_pages import PAGES, ROOT, blocks, prose
 
 import avtune
 from avtune import cli
+from avtune.config import PretrainingRunConfig, RunConfig
 from avtune.media import write_video
-from avtune.recipes import parse_config, recipe_names
+from avtune.recipes import parse_config, parse_pretraining_config, recipe_names
 
 PYTHON = blocks("python")
 COMMAND = re.compile(r"`((?:avtune|make) [^`\n]+)`")
@@ -87,13 +88,15 @@ def understood(monkeypatch):
 
 
 def _check(options):
-    parse_config(options.settings)
     recipe = getattr(options, "recipe", None)
+    pretrains = options.command == "pretrain" or (recipe or "").startswith("pretrain/")
+    (parse_pretraining_config if pretrains else parse_config)(options.settings)
+    names = recipe_names(PretrainingRunConfig if pretrains else RunConfig)
     if recipe is not None and not recipe.isupper():
         if getattr(options, "all", False):
-            assert fnmatch.filter(recipe_names(), recipe), recipe
+            assert fnmatch.filter(names, recipe), recipe
         else:
-            assert recipe in recipe_names() or recipe.endswith(".yaml"), recipe
+            assert recipe in names or recipe.endswith(".yaml"), recipe
 
 
 def _names():

@@ -11,6 +11,7 @@ from docs_pages import PAGES, ROOT, prose
 
 import docs_measured as measured
 import docs_tables as tables
+from avtune.config import PretrainingRunConfig
 from avtune.datasets import READERS
 from avtune.datasets.manifest import PROBLEMS, UNUSABLE
 from avtune.fusion import METHODS
@@ -64,9 +65,28 @@ def test_every_setting_is_described():
     assert all(len(row[2].strip(" |")) > 10 for row in rows)
 
 
+def test_every_setting_of_pretraining_is_described():
+    rows = [line.split(" | ") for line in tables.PAGES["pretraining_settings"]().splitlines()[2:]]
+    own = [name for name in fields_of(PretrainingRunConfig()) if name.startswith(("pretraining.", "train."))]
+    assert [row[0].strip("|` ") for row in rows] == [f"--{name}" for name in own]
+    assert all(len(row[2].strip(" |")) > 10 for row in rows)
+
+
+def test_the_hours_of_pretraining_follow_from_the_measured_speed():
+    lines = [
+        line.strip("|").split("|")
+        for line in measured.pretraining_cost().splitlines()[2:]
+        if line.startswith("|")
+    ]
+    assert {line[0].strip() for line in lines} == set(measured.PRETRAINED.values())
+    for line in lines:
+        speed, hours = float(line[2]), float(line[4])
+        assert hours == pytest.approx(1_772_023 * 20 / 16 / 3600 / speed, rel=0.05)
+
+
 def test_every_command_has_its_help():
     pages = tables.help_pages()
-    for name in ("try", "train", "eval", "predict", "profile", "check", "list", "data bandstand"):
+    for name in ("try", "train", "pretrain", "eval", "predict", "profile", "check", "list", "data bandstand"):
         assert f"## avtune {name}\n" in pages
         assert f"usage: avtune {name} " in pages
 

@@ -21,16 +21,16 @@ DIM, DEPTH, PATCH, IMAGE, SPECTROGRAM = 16, 3, 8, 32, (16, 48)
 DECODER = {"decoder_depth": 1, "decoder_width": 16, "decoder_heads": 4}
 
 
-def small_avsiam(preset: str = "paper", seed: int = 0, **options: Any) -> Avsiam:
+def small_avsiam(preset: str = "paper", seed: int = 0, dim: int = DIM, **options: Any) -> Avsiam:
     torch.manual_seed(seed)
     settings = settle("avsiam", PRESETS[preset], {**DECODER, **options})
-    return shaken(Avsiam(blank_backbone(DIM, DEPTH, PATCH, IMAGE), settings, SPECTROGRAM))
+    return shaken(Avsiam(blank_backbone(dim, DEPTH, PATCH, IMAGE), settings, SPECTROGRAM))
 
 
-def small_cav_mae(preset: str = "paper", seed: int = 0, **options: Any) -> CavMae:
+def small_cav_mae(preset: str = "paper", seed: int = 0, dim: int = DIM, **options: Any) -> CavMae:
     torch.manual_seed(seed)
     settings = settle("cav_mae", CAV_MAE_PRESETS[preset], {**DECODER, **options})
-    return shaken(CavMae(blank_backbone(DIM, DEPTH, PATCH, IMAGE), settings, SPECTROGRAM))
+    return shaken(CavMae(blank_backbone(dim, DEPTH, PATCH, IMAGE), settings, SPECTROGRAM))
 
 
 def shaken(model: Model) -> Model:

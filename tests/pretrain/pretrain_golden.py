@@ -45,6 +45,7 @@ def blank_backbone(dim: int, depth: int, patch: int = 16, image: int = 224) -> B
     return Backbone(
         "recorded", tuple(model.blocks), model.norm, model.norm_pre, model.patch_embed.proj.weight,
         model.patch_embed.proj.bias, model.pos_embed[0, 1:], (side, side), image, prefix=1,
+        mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5),
     )  # fmt: skip
 
 

@@ -31,6 +31,16 @@ def test_each_clip_keeps_as_many_as_its_ratio_says(seed, ratios, rows, columns, 
     assert again.order == kept.order
 
 
+@given(SEEDS, st.lists(st.sampled_from(RATIOS), min_size=1, max_size=7), st.data())
+def test_a_part_of_the_clips_keeps_what_it_keeps_among_all(
+    seed: int, ratios: list[float], data: st.DataObject
+) -> None:
+    own = data.draw(st.lists(st.integers(0, len(ratios) - 1), unique=True, max_size=len(ratios)))
+    everyone = draw_kept(ratios, (3, 5), seeded(seed), "time_frequency")
+    part = draw_kept(ratios, (3, 5), seeded(seed), "time_frequency", own=own)
+    assert part.visible.equal(everyone.visible[own])
+
+
 @given(SEEDS, st.integers(1, 6), st.integers(1, 12))
 def test_kept_patches_are_told_in_the_order_of_packing(seed: int, clips: int, length: int) -> None:
     visible = torch.rand(clips, length, generator=seeded(seed)) < 0.5

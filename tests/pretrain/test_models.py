@@ -172,7 +172,7 @@ def test_classifiers_take_what_there_is() -> None:
 
 def test_a_joint_classification_pools_each_modality_by_itself() -> None:
     classifier = AvsiamClassifier(small_avsiam().encoder, 5)
-    classifier.heads["joint"] = nn.Identity()
+    classifier.head["joint"] = nn.Identity()
     spectrogram, frames = clips(2)
     pooled = classifier(spectrogram, frames)
     assert pooled.shape == (2, 2 * DIM)

@@ -95,10 +95,10 @@ def test_heads_of_a_fine_tuned_avsiam(tmp_path: Path) -> None:
     assert model.decoder is None
     classifier = AvsiamClassifier(model.encoder, 7)
     converted = avsiam.heads_from_official(read_checkpoint(path))
-    load_exactly(classifier.heads, {n.removeprefix("heads."): v for n, v in converted.items()}, "heads", "")
-    assert classifier.heads["joint"][1].weight.equal(heads["mlp_head_mm.1.weight"])
-    assert classifier.heads["audio"][0].bias.equal(heads["mlp_head_a.0.bias"])
-    assert classifier.heads["video"][1].bias.equal(heads["mlp_head.1.bias"])
+    load_exactly(classifier.head, {n.removeprefix("head."): v for n, v in converted.items()}, "head", "")
+    assert classifier.head["joint"][1].weight.equal(heads["mlp_head_mm.1.weight"])
+    assert classifier.head["audio"][0].bias.equal(heads["mlp_head_a.0.bias"])
+    assert classifier.head["video"][1].bias.equal(heads["mlp_head.1.bias"])
     with pytest.raises(ConversionError, match="no classifier of AVSiam"):
         avsiam.heads_from_official(body)
 

@@ -6,9 +6,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.functional as F
 from pretrain_cases import DIM, alone, clips, random_kept, small_avsiam, small_cav_mae, through
 from torch import Tensor, nn
 
+from avtune.pretrain import packing
 from avtune.pretrain.masking import Kept
 from avtune.pretrain.objective import clip_means
 from avtune.pretrain.packing import Layout, Packed, attend_packed
@@ -158,15 +160,14 @@ def test_decoding_puts_every_token_in_its_place(masks: tuple[Kept, Kept]) -> Non
     compare(decoder, packed, plain)
 
 
-@pytest.mark.parametrize("form", ["grouped", "jagged"])
-def test_both_forms_of_attention(form: str) -> None:
+def test_attention() -> None:
     lengths = (3, 3, 1, 7, 7, 7, 2)
     layout = Layout(lengths, (("audio", sum(lengths)),))
     generator = torch.Generator().manual_seed(0)
     parts = [torch.randn(sum(lengths), 2, 4, generator=generator, dtype=torch.float64) for _ in range(3)]
     ours = [part.clone().requires_grad_() for part in parts]
     theirs = [part.clone().requires_grad_() for part in parts]
-    mixed = attend_packed(*ours, layout, form)  # type: ignore[arg-type]
+    mixed = attend_packed(*ours, layout)
     rows = []
     for query, key, value in zip(*(part.split(lengths) for part in theirs), strict=True):
         weights = torch.einsum("qhd,khd->hqk", query, key).div(2).softmax(-1)
@@ -177,3 +178,23 @@ def test_both_forms_of_attention(form: str) -> None:
     wanted.square().sum().backward()
     for one, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(one.grad, other.grad, atol=1e-11, rtol=1e-11)
+
+
+def test_the_kernel_for_differing_lengths_is_told_where_they_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel itself is on CUDA devices only (test_cuda.py); this is one of its signature."""
+    layout = Layout((2, 5, 1), (("audio", 8),))
+    parts = [torch.randn(8, 2, 8, generator=torch.Generator().manual_seed(k)) for k in range(3)]
+    wanted = attend_packed(*parts, layout)
+
+    def kernel(q: Tensor, k: Tensor, v: Tensor, ends: Tensor, other: Tensor, most: int, too: int) -> Tensor:
+        assert ends.dtype == other.dtype == torch.int32
+        assert most == too == max(ends.diff().tolist())
+        rows = range(len(q))
+        same = torch.tensor([[((ends <= i).sum() == (other <= j).sum()).item() for j in rows] for i in rows])
+        q, k, v = (x.transpose(0, 1) for x in (q, k, v))
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=same).transpose(0, 1)
+
+    monkeypatch.setattr(packing, "has_varlen", lambda query: True)
+    monkeypatch.setattr(packing, "varlen_attn", kernel)
+    # Single precision, another order of the sums.
+    torch.testing.assert_close(attend_packed(*parts, layout), wanted, atol=1e-6, rtol=1e-6)

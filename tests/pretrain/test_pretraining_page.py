@@ -11,7 +11,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "pretraining.md").read_text(encodin
 
 
 def test_the_code_runs() -> None:
-    (block,) = re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+    _, block = re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
     names: dict[str, object] = {}
     exec(compile(block, "pretraining.md", "exec"), names)
     assert names["model"].encoder.audio.weight.grad is not None  # type: ignore[attr-defined]

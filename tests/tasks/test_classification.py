@@ -88,6 +88,29 @@ def test_the_loss_with_any_number_of_labels_is_the_mean_binary_cross_entropy_of_
     assert loss.count == 1
 
 
+def test_smoothing_takes_a_share_of_every_truth_and_spreads_it_over_the_classes() -> None:
+    logits = torch.tensor([[0.5, 2.0, -3.0]])
+    for many, told, soft in (
+        (True, [[True, False, True]], [1 - 0.1 + 0.1 / 3, 0.1 / 3, 1 - 0.1 + 0.1 / 3]),
+        # A mixed clip: the authors' 0.1 / classes + 0.9 times each one's share.
+        (True, [[0.3, 0.0, 1.0]], [0.1 / 3 + 0.9 * 0.3, 0.1 / 3, 0.1 / 3 + 0.9]),
+        (False, [0], [1 - 0.1 + 0.1 / 3, 0.1 / 3, 0.1 / 3]),
+        (False, [[0.3, 0.7, 0.0]], [0.1 / 3 + 0.9 * 0.3, 0.1 / 3 + 0.9 * 0.7, 0.1 / 3]),
+    ):
+        batch = batch_of(torch.tensor(told), [[True, True]])
+        loss = task_of(multi_label=many, label_smoothing=0.1).loss(logits, None, batch).total.item()
+        chances = logits[0].sigmoid() if many else logits[0].softmax(0)
+        each = [
+            -t * math.log(p) - ((1 - t) * math.log(1 - p) if many else 0)
+            for t, p in zip(soft, chances.tolist(), strict=True)
+        ]
+        assert loss == pytest.approx(sum(each) / (3 if many else 1), rel=1e-5)
+    with pytest.raises(AvtuneError, match="label_smoothing is 1"):
+        task_of(label_smoothing=1.0)
+    with pytest.raises(AvtuneError, match="ma_avt gives a clip one label and brings its own loss"):
+        task_of(name="ma_avt", label_smoothing=0.1)
+
+
 def test_scores_by_hand() -> None:
     task = task_of()
     batch = batch_of(torch.tensor([0, 1, 1, 1]), [[True, True]] * 4)

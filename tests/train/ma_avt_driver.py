@@ -70,7 +70,7 @@ def run(folder: Path, head: str, batch_size: int) -> dict[str, Any]:
         head=HeadConfig(name=head, hidden=16),
     )  # fmt: skip
     with patch(
-        "avtune.train.loop.build_optimizer", lambda net, _: torch.optim.SGD(net.parameters(), lr=0.01)
+        "avtune.train.updates.build_optimizer", lambda net, _: torch.optim.SGD(net.parameters(), lr=0.01)
     ):
         # Some update has only damaged clips on one process.
         trainer = small_trainer(config, folder, MadeUpClips(13, damaged=(0, 2, 4, 5)))

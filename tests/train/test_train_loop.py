@@ -48,7 +48,7 @@ def test_accumulating_equals_a_larger_batch(tmp_path: Path, clips: MadeUpClips) 
     """Also where windows are incomplete, and where micro-batches differ in how many segments count."""
     weights = []
     for name, size in (("parts", {"batch_size": 4, "accumulate": 2}), ("whole", {"batch_size": 8})):
-        with patch("avtune.train.loop.build_optimizer", descent):
+        with patch("avtune.train.updates.build_optimizer", descent):
             trainer = small_trainer(small_config(WITHOUT_BATCH_NORM, **size), tmp_path / name, clips)
         weights.append(trainer.fit().weights)
     parts, whole = steps_of(tmp_path / "parts"), steps_of(tmp_path / "whole")
@@ -64,7 +64,7 @@ def test_an_update_is_the_mean_over_items(tmp_path: Path) -> None:
     clips = MadeUpClips(6)
     config = small_config(WITHOUT_BATCH_NORM, batch_size=2, accumulate=3, epochs=1)
     config.optimizer.clip_norm = None
-    with patch("avtune.train.loop.build_optimizer", descent):
+    with patch("avtune.train.updates.build_optimizer", descent):
         trainer = small_trainer(config, tmp_path, clips)
     by_hand = small_model(config).network.train()
     losses, total = [], 0
@@ -220,7 +220,7 @@ def test_gradients_are_clipped_to_the_norm(tmp_path: Path) -> None:
     for limit in (None, 1e-3):
         config = small_config(epochs=1, batch_size=8)
         config.optimizer.clip_norm = limit
-        with patch("avtune.train.loop.build_optimizer", descent):
+        with patch("avtune.train.updates.build_optimizer", descent):
             trainer = small_trainer(config, tmp_path / str(limit), MadeUpClips(8))
         before = {n: w.detach().clone() for n, w in trainer.network.named_parameters() if w.requires_grad}
         trainer.fit()

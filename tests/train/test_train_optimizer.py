@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from training_case import small_config, small_model
 
-from avtune.config import OptimizerConfig
+from avtune.config import HeadConfig, OptimizerConfig
+from avtune.counting import count_parameters
+from avtune.model import AudioVisualModel
 from avtune.train.optimizer import build_optimizer, parameter_groups, schedule_factor
 
 SCHEDULES = ("constant", "cosine", "linear", "step")
@@ -44,6 +46,41 @@ def test_schedules_by_hand() -> None:
     assert cosine[10] == 0
     step = values(schedule="step", warmup_share=0.0, step_epochs=2, step_factor=0.5)
     assert step == [1, 1, 1, 1, 0.5, 0.5, 0.5, 0.5, 0.25, 0.25, 0.25]
+
+
+def test_drops_begin_where_they_are_told_to() -> None:
+    # AVSiam on AudioSet-2M: 0.75 from epoch 5 on; a learning-rate scheduler of torch says the same.
+    config = OptimizerConfig(schedule="step", warmup_share=0.0, step_start=5, step_epochs=2, step_factor=0.75)
+    factor = schedule_factor(config, steps=45, steps_per_epoch=3)
+    weight = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([weight], lr=1.0)
+    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, list(range(5, 1000, 2)), gamma=0.75)
+    for epoch in range(15):
+        assert [factor(3 * epoch + k) for k in range(3)] == pytest.approx([scheduler.get_last_lr()[0]] * 3)
+        optimizer.step()
+        scheduler.step()
+
+
+def test_a_whole_encoder_learns_layer_by_layer() -> None:
+    config = small_config()
+    encoder = replace(config.encoder, objective="avsiam", depth=2)
+    config = replace(config, encoder=encoder, input=replace(config.input, segments=1))
+    network = AudioVisualModel(replace(config, head=HeadConfig("classification")), ("bell", "drum")).network
+    rates = OptimizerConfig(lr=1e-4, lr_head=1e-2, lr_joint=1e-3, weight_decay=0.1)
+    groups = {str(group["name"]): group for group in parameter_groups(network, rates)}
+    assert {name: group["lr"] for name, group in groups.items()} == {
+        "towers": 1e-4, "towers (no decay)": 1e-4, "joint": 1e-3, "joint (no decay)": 1e-3,
+        "head": 1e-2, "head (no decay)": 1e-2,
+    }  # fmt: skip
+    counts = count_parameters(network).parts
+    for part in ("towers", "joint", "head"):
+        both = (groups[part], groups[f"{part} (no decay)"])
+        assert counts[part] == sum(weight.numel() for group in both for weight in group["params"]) > 0  # type: ignore[attr-defined]
+    unset = {
+        str(group["name"]): group["lr"] for group in parameter_groups(network, OptimizerConfig(lr_tower=3e-4))
+    }
+    assert unset["joint"] == unset["towers"] == 3e-4
+    assert unset["head"] == OptimizerConfig().lr
 
 
 @pytest.mark.parametrize(("name", "kind"), [("adamw", torch.optim.AdamW), ("adam", torch.optim.Adam)])

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from avtune.train.order import balanced_weights, derangement, epoch_windows, update_seed
+from avtune.train.order import balanced_weights, derangement, drawn, epoch_windows, together, update_seed
 
 sizes = st.integers(1, 6)
 
@@ -105,7 +107,7 @@ def test_weighted_epochs_are_as_long_and_are_shared_out_alike(
     def windows(process: int, processes: int, batch: int, accumulate: int) -> list[list[list[int]]]:
         return epoch_windows(
             clips, batch, accumulate=accumulate, processes=processes, process=process, seed=3, epoch=epoch,
-            weights=weights,
+            order=drawn(weights),
         )  # fmt: skip
 
     whole = windows(0, 1, batch * accumulate * processes, 1)
@@ -119,14 +121,46 @@ def test_weighted_epochs_are_as_long_and_are_shared_out_alike(
 def test_rare_labels_are_drawn_as_often_as_frequent_ones() -> None:
     classes = [0] * 180 + [1] * 20
     weights = balanced_weights([(str(label),) for label in classes])
-    drawn: Counter[int] = Counter()
+    seen: Counter[int] = Counter()
     orders = []
     for epoch in range(50):
         ((order,),) = epoch_windows(
-            200, 200, accumulate=1, processes=1, process=0, seed=1, epoch=epoch, weights=weights
+            200, 200, accumulate=1, processes=1, process=0, seed=1, epoch=epoch, order=drawn(weights)
         )
-        drawn.update(classes[k] for k in order)
+        seen.update(classes[k] for k in order)
         orders.append(tuple(order))
     # 10,000 draws: five standard deviations of a fair coin are 250.
-    assert abs(drawn[1] - 5000) < 250
+    assert abs(seen[1] - 5000) < 250
     assert len(set(orders)) == 50
+
+
+@given(st.lists(st.sampled_from("abcde"), min_size=1, max_size=40), st.integers(0, 9))
+def test_items_of_a_group_stand_side_by_side_each_once(groups: list[str], seed: int) -> None:
+    order = together(groups)(np.random.default_rng(seed)).tolist()
+    assert sorted(order) == list(range(len(groups)))
+    runs = [name for name, _ in itertools.groupby(groups[place] for place in order)]
+    assert sorted(runs) == sorted(set(groups))
+
+
+def test_groups_and_their_items_come_in_another_order_each_time() -> None:
+    order = together([k // 10 for k in range(100)])
+    one, other = (order(np.random.default_rng(seed)).tolist() for seed in (0, 1))
+    assert [k // 10 for k in one] != [k // 10 for k in other]
+    assert [k for k in one if k < 10] != [k for k in other if k < 10]
+
+
+@given(st.integers(1, 9), st.integers(1, 5), st.integers(0, 9))
+def test_so_many_groups_at_once_are_mixed_and_no_more(groups: int, at_once: int, seed: int) -> None:
+    order = together([k % groups for k in range(8 * groups)], at_once)(np.random.default_rng(seed)).tolist()
+    assert sorted(order) == list(range(8 * groups))
+    for first in range(0, groups, at_once):
+        mixed = [place % groups for place in order[8 * first : 8 * (first + at_once)]]
+        assert Counter(mixed) == dict.fromkeys(mixed, 8)
+        assert len(set(mixed)) == min(at_once, groups - first)
+
+
+def test_groups_at_once_are_mixed_item_by_item() -> None:
+    order = together([k % 4 for k in range(400)], 2)(np.random.default_rng(0)).tolist()
+    changes = sum(one % 4 != other % 4 for one, other in itertools.pairwise(order))
+    # Of 199 pairs within each half, half are expected to change group; side by side it would be one.
+    assert 150 < changes < 250

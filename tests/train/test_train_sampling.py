@@ -14,6 +14,7 @@ from avtune.config import RunConfig
 from avtune.errors import AvtuneError
 from avtune.train import Stopped, Trainer
 from avtune.train.log import read_log
+from avtune.train.order import drawn
 from avtune.transforms import Sample
 
 
@@ -34,7 +35,8 @@ def classifying(**train: object) -> RunConfig:
 
 def trainer(config: RunConfig, folder: Path, weights: list[float] | None = None) -> Trainer:
     model, clips = small_model(config), WholeClips(8)
-    return Trainer(model.network, model.task, model.config, folder, clips, names=clips.names, weights=weights)
+    order = None if weights is None else drawn(weights)
+    return Trainer(model.network, model.task, model.config, folder, clips, names=clips.names, order=order)
 
 
 def losses(config: RunConfig, folder: Path, weights: list[float] | None = None) -> list[float]:
@@ -72,10 +74,13 @@ def test_a_weighted_run_of_mixed_clips_goes_on_where_it_stopped(tmp_path: Path) 
 
 def test_what_a_tasks_truth_does_not_allow_is_refused_before_training(tmp_path: Path) -> None:
     localizing = small_config(mixup=0.5)
+    weak = small_config(crop_segments=2)
+    weak = replace(weak, head=replace(weak.head, supervision="clips"))
     model, clips = small_model(localizing), MadeUpClips(2)
     for config, own, words in (
         (localizing, model, "train.mixup mixes clips and their classes, which the task localization"),
         (classifying(mining="paper"), small_model(classifying()), "train.mining calls clips background"),
+        (weak, small_model(weak), "train.crop_segments would tell which events each crop holds"),
     ):
         with pytest.raises(AvtuneError, match=words) as caught:
             Trainer(own.network, own.task, config, tmp_path, clips, names=clips.names)

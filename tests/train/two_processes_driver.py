@@ -55,7 +55,9 @@ def run_case(folder: Path, case: dict[str, Any], processes: str) -> dict[str, An
     config = small_config(case.get("options"), lr=1e-3, **case[processes])
     if not case.get("descent"):
         return fit(folder, config, case["clips"], VALIDATION)
-    with patch("avtune.train.loop.build_optimizer", lambda net, _: torch.optim.SGD(net.parameters(), lr=0.1)):
+    with patch(
+        "avtune.train.updates.build_optimizer", lambda net, _: torch.optim.SGD(net.parameters(), lr=0.1)
+    ):
         return fit(folder, config, case["clips"], VALIDATION)
 
 

@@ -7,6 +7,7 @@ import pytest
 from avtune.config import AudioInput
 from avtune.errors import AvtuneError
 from avtune.transforms import AUDIO_PRESETS, check_spectrogram_size, resolve_audio
+from avtune.transforms.presets import stated_audio
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 
@@ -88,6 +89,15 @@ def test_which_presets_pad_first_and_which_lie_on_their_side():
     assert lying == padding_first | {"ma_avt_vggsound", "ma_avt_crema_d"}
     assert AUDIO_PRESETS["cav_mae"].shape == (128, 1024)
     assert AUDIO_PRESETS["ave_vit"].shape == (102, 128)
+
+
+@pytest.mark.parametrize("name", AUDIO_PRESETS)
+def test_what_a_recipe_states_can_be_told_from_the_result(name):
+    assert stated_audio(AUDIO_PRESETS[name]) == AudioInput(preset=name)
+    own = AudioInput(preset=name, placement="spread", seconds=3.0, std=2.25)
+    assert resolve_audio(stated_audio(resolve_audio(own))) == resolve_audio(own)
+    with pytest.raises(AvtuneError, match=r"another version \(somewhere else\)"):
+        stated_audio(replace(AUDIO_PRESETS[name], source="somewhere else"))
 
 
 def test_nano_fills_its_square_without_padding():

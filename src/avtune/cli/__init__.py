@@ -71,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_training(commands)
     _add_using(commands)
+    _add_searching(commands)
     _add_looking(commands)
     return parser
 
@@ -89,13 +90,15 @@ def _add_training(commands: Commands[argparse.ArgumentParser]) -> None:
     trying.add_argument("--seed", type=int, default=0, help="seed of clips and training (default: 0)")
     trying.set_defaults(run=_call("trying", "try_avtune"))
 
-    train = _command(
-        commands, "train", "train a recipe, or on your own clips; the same command goes on after a stop"
-    )
-    train.add_argument("recipe", nargs="?", help="packaged recipe (see avtune list recipes) or YAML file")
-    train.add_argument("--out", default=None, help="run folder (default: runs/<recipe>)")
-    train.add_argument("--print_config", action="store_true", help="print all settings and stop")
-    train.set_defaults(run=_call("training", "train"), takes_settings=True)
+    for name, module, help in (
+        ("train", "training", "train a recipe, or on your own clips; the same command goes on after a stop"),
+        ("pretrain", "pretraining", "pretrain a whole encoder on clips without labels; likewise"),
+    ):
+        train = _command(commands, name, help)
+        train.add_argument("recipe", nargs="?", help="packaged recipe (see avtune list recipes) or YAML file")
+        train.add_argument("--out", default=None, help="run folder (default: runs/<recipe>)")
+        train.add_argument("--print_config", action="store_true", help="print all settings and stop")
+        train.set_defaults(run=_call(module, name), takes_settings=True)
 
     compare = _command(
         commands,
@@ -151,17 +154,67 @@ def _add_using(commands: Commands[argparse.ArgumentParser]) -> None:
     check.add_argument("--workers", type=int, default=2, help="processes that read files (default: 2)")
     check.set_defaults(run=_call("data", "check"))
 
-    data = _command(commands, "data", "generate data")
+    data = _command(commands, "data", "generate data, or pack it into shards")
     kinds = data.add_subparsers(dest="kind", required=True, metavar="KIND")
-    bandstand = kinds.add_parser("bandstand", help="clips of instruments that are heard, seen, or both")
+    bandstand = _command(kinds, "bandstand", "clips of instruments that are heard, seen, or both")
     bandstand.add_argument("--clips", type=int, required=True, help="how many")
     bandstand.add_argument(
         "--out", required=True, help="folder; rendering into it again goes on where it stopped"
     )
     bandstand.add_argument("--seed", type=int, default=0)
     bandstand.add_argument("--workers", type=int, default=2, help="processes (default: 2)")
-    bandstand.add_argument("--traceback", action="store_true", help=argparse.SUPPRESS)
     bandstand.set_defaults(run=_call("data", "bandstand"))
+
+    shard = _command(
+        kinds, "shard", "pack a dataset into WebDataset tar shards; the same command goes on after a stop"
+    )
+    shard.add_argument("recipe", nargs="?", help="with --prepared: of the model that will be trained")
+    shard.add_argument("--out", required=True, help="folder of the shards")
+    shard.add_argument(
+        "--prepared", action="store_true", help="pack what the recipe's model takes of the clips, not the files"
+    )
+    shard.add_argument("--gigabytes", type=float, default=1.0, help="most of a shard, 10^9 bytes (default: 1)")
+    shard.add_argument("--seed", type=int, default=0, help="of the order of the clips (default: 0)")
+    shard.add_argument("--workers", type=int, default=2, help="processes that read files (default: 2)")
+    shard.set_defaults(run=_call("data", "shard"), takes_settings=True)
+
+    index = _command(kinds, "index", "find out once what lies where in tar shards that others wrote")
+    index.add_argument("root", metavar="FOLDER", help="folder of .tar files")
+    index.add_argument("--workers", type=int, default=2, help="processes that read (default: 2)")
+    index.set_defaults(run=_call("data", "index"))
+
+
+def _add_searching(commands: Commands[argparse.ArgumentParser]) -> None:
+    index = _command(commands, "index", "make a folder of videos searchable; again: read what is new or changed")
+    index.add_argument("videos", metavar="VIDEOS", help="folder of videos and sounds, of any length")
+    index.add_argument(
+        "--run", dest="run_folder", required=True, help="run of the task retrieval, or of avtune pretrain"
+    )
+    index.add_argument("--out", default="index", metavar="INDEX", help="folder of the index (default: index)")
+    index.set_defaults(run=_call("searching", "index"))
+
+    search = _command(commands, "search", "find what sounds or looks like a video, sound or picture")
+    search.add_argument("query", metavar="QUERY", help="a video, sound or picture")
+    search.add_argument("--index", default="index", help="what avtune index wrote (default: index)")
+    what = ("sound", "picture", "both")
+    search.add_argument("--by", default=None, choices=what, help="what of the query (default: what it has)")
+    search.add_argument(
+        "--in", dest="within", default=None, choices=what, help="what of the files (default: the same)"
+    )
+    search.add_argument("--top", type=int, default=10, help="results (default: 10)")
+    search.add_argument("--json", default=None, metavar="FILE", help="also write the results there")
+    search.add_argument("--page", default=None, metavar="FILE", help="also write a page whose results play")
+    search.add_argument("--run", dest="run_folder", default=None, help="where the index's run is now, if it moved")
+    search.set_defaults(run=_call("searching", "search"))
+
+    drawn = _command(commands, "map", "draw where sounds and pictures of an index lie (t-SNE)")
+    drawn.add_argument("--index", default="index", help="what avtune index wrote (default: index)")
+    drawn.add_argument("--out", default="map.png", help="the picture (default: map.png)")
+    drawn.add_argument("--labels", default=None, metavar="CSV", help="table of file,label (default: their folders)")
+    drawn.add_argument("--categories", type=int, default=8, help="the most frequent ones, 1 to 8 (default: 8)")
+    drawn.add_argument("--files", type=int, default=500, help="at most so many, drawn by the seed (default: 500)")
+    drawn.add_argument("--seed", type=int, default=0)
+    drawn.set_defaults(run=_call("searching", "draw"))
 
 
 def _add_looking(commands: Commands[argparse.ArgumentParser]) -> None:

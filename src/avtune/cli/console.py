@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -66,6 +67,10 @@ class ConsoleObserver(RunObserver):
         """A bar for the clips that are read."""
         return self.bar("reading clips", clips)
 
+    def sharding(self, samples: int) -> Callable[[int, int], None] | None:
+        """A bar for the samples that are written."""
+        return self.bar("writing shards", samples)
+
     def scoring(self, what: str, clips: int) -> Callable[[int], None] | None:
         """A bar for the clips that are scored."""
         task = self.progress.add_task(f"scoring {what}", total=clips, note="")
@@ -100,6 +105,13 @@ def score_table(sheet: ScoreSheet) -> Table:
     for name, value in sheet.floors.items():
         table.add_row(f"  {escape(name)}", f"{100 * value:.1f} %")
     return table
+
+
+def report_run(sheet: ScoreSheet, page: Path) -> None:
+    """What a run reached, what it could not read, and where its page is."""
+    console.print(score_table(sheet))
+    report_damage(sheet.damaged)
+    console.print(f"page: {page}", highlight=False)
 
 
 def facts_table(facts: Mapping[str, str]) -> Table:

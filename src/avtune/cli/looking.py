@@ -11,6 +11,7 @@ from pathlib import Path
 from avtune.backbones.timm_loading import timm
 from avtune.cli.console import console, facts_table, listing, new_progress
 from avtune.compare.plan import FOLDER, comparison_names
+from avtune.config import PretrainingRunConfig, RunConfig
 from avtune.counting import millions
 from avtune.datasets import READERS
 from avtune.errors import AvtuneError
@@ -140,7 +141,8 @@ def show(options: argparse.Namespace) -> int:
         rows = [[name, head.title, head.paper] for name, head in HEADS.items()]
         console.print(listing(["head", "what it is", "published"], rows))
     elif options.what == "recipes":
-        rows = [[name, _first_line(recipe_path(name))] for name in recipe_names()]
+        kinds = (RunConfig, PretrainingRunConfig)
+        rows = [[name, _first_line(recipe_path(name, kind))] for kind in kinds for name in recipe_names(kind)]
         console.print(listing(["recipe", "source"], rows))
     elif options.what == "comparisons":
         rows = [[name, _first_line(FOLDER / f"{name}.yaml")] for name in comparison_names()]

@@ -7,15 +7,18 @@ import json
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from avtune.cli.console import ConsoleObserver, console, report_damage, score_table
+from avtune.cli.console import ConsoleObserver, console, report_damage, report_run, score_table
+from avtune.cli.pretraining import score as score_pretraining
 from avtune.config import RunConfig
 from avtune.errors import AvtuneError
 from avtune.model import AudioVisualModel, load
+from avtune.pretrain.saved import holds_pretrained
 from avtune.recipes import parse_config, recipe_path, refuse_unknown, setting_names, to_yaml
 from avtune.report import write_run_page
 from avtune.runs import (
     REPORT,
     Clips,
+    ScoreSheet,
     prepare_clips,
     read_collection,
     read_metrics,
@@ -23,6 +26,7 @@ from avtune.runs import (
     score_run,
     train_run,
 )
+from avtune.runs.pretraining import write_pretraining_page
 from avtune.train.files import write_atomically
 
 
@@ -38,19 +42,14 @@ def train(options: argparse.Namespace) -> int:
     folder = Path(options.out or f"runs/{name}")
     with ConsoleObserver() as observer:
         sheet = train_run(config, folder, observer)
-    console.print(score_table(sheet))
-    report_damage(sheet.damaged)
-    console.print(f"page: {folder / REPORT}", highlight=False)
+    report_run(sheet, folder / REPORT)
     return 0
 
 
 def evaluate(options: argparse.Namespace) -> int:
     """Score a run on one of its splits."""
     folder = Path(options.folder)
-    model, config = _loaded(folder, options.settings)
-    with ConsoleObserver() as observer:
-        clips = _clips(model, config, observer, options.split)
-        sheet = score_run(model, folder, clips, options.split, observer, options.without)
+    sheet = score_pretraining(options) if holds_pretrained(folder) else _score(options)
     console.print(score_table(sheet))
     report_damage(sheet.damaged)
     if options.json:
@@ -62,6 +61,24 @@ def evaluate(options: argparse.Namespace) -> int:
 def report(options: argparse.Namespace) -> int:
     """Write a run's page from what the run folder holds and its clips."""
     folder = Path(options.folder)
+    if holds_pretrained(folder):
+        write_pretraining_page(folder)
+    else:
+        _write_page(options)
+    console.print(f"page: {folder / REPORT}", highlight=False)
+    return 0
+
+
+def _score(options: argparse.Namespace) -> ScoreSheet:
+    folder = Path(options.folder)
+    model, config = _loaded(folder, options.settings)
+    with ConsoleObserver() as observer:
+        clips = _clips(model, config, observer, options.split)
+        return score_run(model, folder, clips, options.split, observer, options.without)
+
+
+def _write_page(options: argparse.Namespace) -> None:
+    folder = Path(options.folder)
     model, config = _loaded(folder, options.settings)
     sheet, seconds = read_metrics(folder)
     with ConsoleObserver() as observer:
@@ -71,8 +88,6 @@ def report(options: argparse.Namespace) -> int:
         clips = prepare_clips(unread, model, collection, observer)
         page = run_report(model, folder, clips, sheet, seconds, options.clips)
     write_run_page(folder / REPORT, page)
-    console.print(f"page: {folder / REPORT}", highlight=False)
-    return 0
 
 
 def _loaded(folder: Path, settings: list[str]) -> tuple[AudioVisualModel, RunConfig]:

@@ -18,7 +18,7 @@ from avtune.recipes import parse_config, recipe_path
 FOLDER = Path(__file__).parent / "packaged"
 FIELDS = ("base", "settings", "seeds", "learning_rates", "reference", "variants")
 METHOD_SETTINGS = ("fusion", "preset", "options", "tuning", "tuning_preset", "tuning_options")
-RATES = ("lr_gate", "lr_head", "lr_tower")
+RATES = ("lr_gate", "lr_head", "lr_tower", "lr_joint")
 
 
 class ComparisonError(AvtuneError):
@@ -138,7 +138,7 @@ def compare_methods(names: Sequence[str], seeds: Sequence[int], settings: Sequen
 
 
 def at_rate(config: RunConfig, rate: float) -> RunConfig:
-    """A configuration with another learning rate; rates of gates, head and towers keep their ratio to it."""
+    """A configuration with another learning rate; the rates of single parts keep their ratio to it."""
     factor = rate / config.optimizer.lr
     scaled: dict[str, Any] = {"lr": rate}
     for name in RATES:

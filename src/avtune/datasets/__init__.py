@@ -22,6 +22,7 @@ from avtune.datasets import (
     msrvtt,
     music_avqa,
     questions,
+    shards,
     table,
     vggsound,
 )
@@ -66,6 +67,7 @@ READERS: Mapping[str, Callable[[DataConfig], Collection]] = {
     "folder": folder.read,
     "csv": table.read,
     "heard_seen": heard_seen.read,
+    "shards": shards.read,
 }
 """Readers by the name that ``data.name`` of a recipe gives."""
 
@@ -90,6 +92,8 @@ def read(config: DataConfig) -> Collection:
         raise DatasetError(
             f"the dataset {config.name} has one split, not {config.split!r}; leave data.split out"
         )
+    if config.shards_at_once is not None and config.name != "shards":
+        raise DatasetError(f"data.shards_at_once is for the dataset shards, not {config.name}; leave it out")
     collection = READERS[config.name](config)
     if unknown := set(collection.splits) - set(SPLITS):
         raise DatasetError(

@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from avtune.datasets.disk_cache import unpack
 from avtune.datasets.manifest import CheckReport, FileFacts, Problem, clips_per_label, source_name
 from avtune.datasets.masks import load_masks
 from avtune.datasets.pool import LIMIT_SECONDS, Failure, Progress, map_files
-from avtune.datasets.records import Collection, DatasetError, FrameFolder, Record
+from avtune.datasets.records import ClipSource, Collection, DatasetError, FrameFolder, PreparedFile, Record
 from avtune.datasets.unpacked import read_picture, read_sound
-from avtune.media import Damage, MediaError, decode, probe
+from avtune.media import Damage, FilePart, MediaError, decode, probe
 
 EVENT_TOLERANCE_SECONDS = 0.5
 """An annotated event may end this much after its file: half a segment of a second, which stays valid."""
@@ -31,7 +32,7 @@ class _Task:
 
     name: str
     splits: tuple[str, ...]
-    source: Path | FrameFolder
+    source: ClipSource
     files: tuple[Path, ...]
     events_end: float
     masked: tuple[Record, ...]
@@ -123,12 +124,17 @@ def _examine(task: _Task) -> FileFacts:
     if task.empty:
         problems.append(Problem("empty", f"{task.empty} of its clips have no answer and no mask"))
     try:
-        if isinstance(task.source, FrameFolder):
-            facts = _examine_unpacked(facts, task.source, problems)
-        else:
-            facts = _examine_file(facts, task.source, problems)
+        match task.source:
+            case FrameFolder() as folder:
+                facts = _examine_unpacked(facts, folder, problems)
+            case PreparedFile(part=part):
+                facts = _examine_prepared(facts, part)
+            case Path() | FilePart() as file:
+                facts = _examine_file(facts, file, problems)
     except MediaError as error:
         return _unreadable(task, error.problem)
+    except DatasetError as error:
+        return _unreadable(task, str(error))
     except OSError as error:
         return _unreadable(task, error.strerror or str(error))
     if facts.duration is not None and task.events_end > facts.duration + EVENT_TOLERANCE_SECONDS:
@@ -154,7 +160,13 @@ def _mask_problems(clips: Iterable[Record]) -> Iterator[Problem]:
             yield Problem("mask", f"{len(bad)} of {len(files)} masks cannot be used: {bad[0]}")
 
 
-def _examine_file(facts: FileFacts, path: Path, problems: list[Problem]) -> FileFacts:
+def _examine_prepared(facts: FileFacts, part: FilePart) -> FileFacts:
+    unpack(part.read())
+    size, digest = _content([part])
+    return replace(facts, size_bytes=size, sha256=digest, video_codec="tensors")
+
+
+def _examine_file(facts: FileFacts, path: Path | FilePart, problems: list[Problem]) -> FileFacts:
     info = probe(path)
     size, digest = _content([path])
     facts = replace(facts, size_bytes=size, sha256=digest, duration=round(info.duration, 3))
@@ -230,10 +242,15 @@ def _nothing(picture: npt.NDArray[np.uint8]) -> bool:
     return True
 
 
-def _content(paths: Sequence[Path]) -> tuple[int, str]:
+def _content(files: Sequence[Path | FilePart]) -> tuple[int, str]:
     """Size and hash of the contents one after the other."""
     digest, size = hashlib.sha256(), 0
-    for path in paths:
+    for path in files:
+        if isinstance(path, FilePart):
+            content = path.read()
+            digest.update(content)
+            size += len(content)
+            continue
         with path.open("rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)
@@ -244,9 +261,12 @@ def _content(paths: Sequence[Path]) -> tuple[int, str]:
 def _unreadable(task: _Task, reason: str) -> FileFacts:
     size = digest = None
     try:
-        if all(path.is_file() for path in task.files):
-            size, digest = _content(task.files)
-    except OSError:
+        match task.source:
+            case PreparedFile(part=part) | (FilePart() as part):
+                size, digest = _content([part])
+            case _ if all(path.is_file() for path in task.files):
+                size, digest = _content(task.files)
+    except (OSError, MediaError):
         size = None
     return FileFacts(
         task.name,

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from avtune.datasets.disk_cache import DiskCache, clip_key
+from avtune.datasets.disk_cache import DiskCache, clip_key, unpack
 from avtune.datasets.pool import Failure, Progress, map_files
-from avtune.datasets.records import DatasetError, FrameFolder, Record
+from avtune.datasets.records import ClipSource, DatasetError, FrameFolder, PreparedFile, Record
 from avtune.datasets.unpacked import read_picture, read_sound
-from avtune.media import MediaError
+from avtune.media import FilePart, MediaError
 from avtune.transforms import Damaged, Prepared, Preprocessing, Sample
 from avtune.transforms.preprocessing import damage_notes
 
@@ -97,15 +97,15 @@ class ClipDataset(Dataset[Sample | Damaged]):
             target = None if self._target is None else self._target(record)
         except DatasetError as error:
             # A truth of its own file, such as a mask, can be damaged as the clip can.
-            return Damaged(record.name, str(record.files[0]), str(error))
+            return Damaged(record.name, str(record.path), str(error))
         question = None if self._question is None else self._question(record)
-        return Sample(record.name, prepared, target, question, str(record.files[0]))
+        return Sample(record.name, prepared, target, question, str(record.path))
 
 
 def clip_bytes(preprocessing: Preprocessing) -> int:
-    """Memory that one prepared clip takes, bytes: T pictures of 3 bytes a pixel, T spectrograms of floats."""
+    """Memory that one prepared clip takes, bytes: T pictures of 3 bytes a pixel, spectrograms of floats."""
     rows, columns = preprocessing.spectrogram_shape
-    return preprocessing.segments * (3 * preprocessing.size**2 + 4 * rows * columns)
+    return 3 * preprocessing.segments * preprocessing.size**2 + 4 * preprocessing.sounds * rows * columns
 
 
 def prepare(
@@ -122,10 +122,13 @@ def prepare(
     if disk is not None and key is not None and (stored := disk.get(key)) is not None:
         return stored
     try:
-        if isinstance(record.source, FrameFolder):
-            prepared = _load_unpacked(record, record.source, preprocessing)
-        else:
-            prepared = preprocessing.load(record.source, record.start)
+        match record.source:
+            case FrameFolder() as folder:
+                prepared = _load_unpacked(record, folder, preprocessing)
+            case PreparedFile(part=part):
+                return unpack(part.read())
+            case Path() | FilePart() as file:
+                prepared = preprocessing.load(file, record.start)
     except Exception as error:
         return _damaged(record, error)
     if disk is not None and key is not None:
@@ -160,7 +163,7 @@ def prepare_all(
     Raises:
         DatasetError: No worker process can be started.
     """
-    by_file: dict[Path | FrameFolder, dict[Stretch, Record]] = {}
+    by_file: dict[ClipSource, dict[Stretch, Record]] = {}
     for record in records:
         by_file.setdefault(record.source, {}).setdefault(_stretch(record), record)
     groups = [list(clips.values()) for clips in by_file.values()]
@@ -169,14 +172,14 @@ def prepare_all(
     for group, answer in zip(groups, map_files(read, groups, workers, progress), strict=True):
         for place, record in enumerate(group):
             if isinstance(answer, Failure):
-                results[_stretch(record)] = Damaged(record.name, str(record.files[0]), answer.reason)
+                results[_stretch(record)] = Damaged(record.name, str(record.path), answer.reason)
             else:
                 packed = answer[place]
                 results[_stretch(record)] = packed if isinstance(packed, Damaged) else _unpack(packed)
     return [_named(results[_stretch(record)], record) for record in records]
 
 
-Stretch: TypeAlias = tuple[Path | FrameFolder, float]
+Stretch: TypeAlias = tuple[ClipSource, float]
 """A file and where a clip begins in it."""
 
 
@@ -195,9 +198,10 @@ def _prepare_file(
     if multiprocessing.parent_process() is not None:
         torch.set_num_threads(1)
     sections: dict[float, Prepared] = {}
-    if len(records) > 1 and not isinstance(records[0].source, FrameFolder):
+    file = records[0].source
+    if len(records) > 1 and isinstance(file, Path | FilePart):
         try:
-            sections = _sections(records, records[0].source, preprocessing, disk)
+            sections = _sections(records, file, preprocessing, disk)
         except Exception as error:
             return [_damaged(record, error) for record in records]
     prepared = [sections.get(record.start) or prepare(record, preprocessing, disk) for record in records]
@@ -205,7 +209,7 @@ def _prepare_file(
 
 
 def _sections(
-    records: Sequence[Record], path: Path, preprocessing: Preprocessing, disk: DiskCache | None
+    records: Sequence[Record], file: Path | FilePart, preprocessing: Preprocessing, disk: DiskCache | None
 ) -> dict[float, Prepared]:
     """Clips of a long file by where they begin; it is decoded unless all that are asked for are on disk."""
     keys = {record.start: _key(record, preprocessing, disk, whole_file=True) for record in records}
@@ -214,7 +218,7 @@ def _sections(
         found = {start: clip for start, clip in stored.items() if clip is not None}
         if len(found) == len(records):
             return found
-    sections = dict(preprocessing.load_windows(path))
+    sections = dict(preprocessing.load_windows(file))
     for start, clip in sections.items():
         if disk is not None and (key := keys.get(start)) is not None:
             disk.put(key, clip)
@@ -224,8 +228,8 @@ def _sections(
 def _key(
     record: Record, preprocessing: Preprocessing, disk: DiskCache | None, *, whole_file: bool
 ) -> str | None:
-    """A clip's name in the cache; ``None`` where there is no cache, or no file."""
-    if disk is not None:
+    """A clip's name in the cache; ``None`` where there is no cache, or nothing to be decoded."""
+    if disk is not None and not isinstance(record.source, PreparedFile):
         with suppress(OSError):
             return clip_key(record.source, record.start, preprocessing, whole_file=whole_file)
     return None
@@ -246,9 +250,11 @@ def _unpack(packed: dict[str, Any]) -> Prepared:
 
 
 def _damaged(record: Record, error: Exception) -> Damaged:
-    path = record.files[0]
+    path = record.path
     if isinstance(error, MediaError):
         return Damaged(record.name, str(error.path), f"{error.problem}; {error.remedy}")
+    if isinstance(error, DatasetError):
+        return Damaged(record.name, str(path), str(error))
     return Damaged(record.name, str(path), " ".join(f"{type(error).__name__}: {error}".split()))
 
 

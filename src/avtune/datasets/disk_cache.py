@@ -32,9 +32,10 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from avtune.datasets.records import DatasetError, FrameFolder
+from avtune.media import FilePart
 from avtune.transforms import Prepared, Preprocessing
 
-FORMAT = 1
+FORMAT = 2
 SUFFIX = ".safetensors"
 TENSORS = ("frames", "spectrogram", "has_video", "has_audio", "valid")
 LEFTOVER_SECONDS = 3600
@@ -104,8 +105,8 @@ class DiskCache:
             content = path.read_bytes()
             if path.stat().st_mtime_ns < self.started:
                 _mark_used(path)
-            return _unpack(content)
-        except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError):
+            return unpack(content)
+        except (OSError, DatasetError):
             return None
 
     def put(self, key: str, prepared: Prepared) -> None:
@@ -119,7 +120,7 @@ class DiskCache:
             return
         path = self._path(key)
         partial = path.with_name(f".{path.stem}.{uuid.uuid4().hex}.part")
-        content = _pack(prepared)
+        content = pack(prepared)
         try:
             path.parent.mkdir(exist_ok=True)
             partial.write_bytes(content)
@@ -210,12 +211,12 @@ class _Ledger:
 
 
 def clip_key(
-    source: Path | FrameFolder, start: float, preprocessing: Preprocessing, *, whole_file: bool
+    source: Path | FilePart | FrameFolder, start: float, preprocessing: Preprocessing, *, whole_file: bool
 ) -> str:
     """What names a prepared clip: equal keys, equal tensors.
 
     Args:
-        source: The file, or the unpacked clip.
+        source: What it is decoded from.
         start: Where the clip begins in it, seconds.
         preprocessing: How it becomes tensors.
         whole_file: Whether it is one of the sections of a file that was decoded from its beginning; the sound of a
@@ -230,17 +231,24 @@ def clip_key(
     content = {
         "format": FORMAT,
         "files": [_identity(path) for path in _paths(source)],
+        "part": (source.offset, source.size) if isinstance(source, FilePart) else None,
         "array_rate": source.array_rate if isinstance(source, FrameFolder) else None,
         "start": start,
         "whole_file": whole_file,
         "preprocessing": preprocessing.state(),
-        "versions": _versions(),
+        "versions": versions(),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _paths(source: Path | FrameFolder) -> list[Path]:
-    return [source.audio, *source.pictures()] if isinstance(source, FrameFolder) else [source]
+def _paths(source: Path | FilePart | FrameFolder) -> list[Path]:
+    match source:
+        case FrameFolder(audio=audio):
+            return [audio, *source.pictures()]
+        case FilePart(archive=archive):
+            return [archive]
+        case Path():
+            return [source]
 
 
 def _identity(path: Path) -> tuple[str, int, int]:
@@ -249,7 +257,8 @@ def _identity(path: Path) -> tuple[str, int, int]:
 
 
 @cache
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Versions of what a clip's tensors depend on."""
     return {name: version(name) for name in ("avtune", "av", "numpy", "scipy", "torch")}
 
 
@@ -266,24 +275,29 @@ def _size(path: Path) -> int:
         return 0
 
 
-def _pack(prepared: Prepared) -> bytes:
+def pack(prepared: Prepared) -> bytes:
+    """A clip as a safetensors file that :func:`unpack` reads."""
     tensors = {name: getattr(prepared, name).contiguous() for name in TENSORS}
     facts = {"notes": json.dumps(prepared.notes), "checksum": _checksum(tensors, prepared.notes)}
     return save(tensors, metadata=facts)
 
 
-def _unpack(content: bytes) -> Prepared:
+def unpack(content: bytes) -> Prepared:
     """The clip that a file holds.
 
     Raises:
-        ValueError: Its checksum is another.
+        DatasetError: It is no such file, or its checksum is another.
     """
-    tensors = load(content)
-    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    facts: dict[str, Any] = header["__metadata__"]
-    notes = tuple(json.loads(facts["notes"]))
-    if facts["checksum"] != _checksum(tensors, notes):
-        raise ValueError("wrong checksum")
+    try:
+        tensors = load(content)
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        facts: dict[str, Any] = header["__metadata__"]
+        notes = tuple(json.loads(facts["notes"]))
+        whole = facts["checksum"] == _checksum(tensors, notes)
+    except (ValueError, KeyError, TypeError, RecursionError, SafetensorError):
+        whole = False
+    if not whole:
+        raise DatasetError("its tensors are damaged; copy the file again, or prepare the clip anew")
     return Prepared(**{name: tensors[name] for name in TENSORS}, notes=notes)
 
 

@@ -199,11 +199,12 @@ class CheckReport:
 def source_name(record: Record, root: Path) -> str:
     """What a manifest calls a record's file: its path below the root.
 
-    An unpacked clip is called by the folder of its pictures, or, where clips share one, by its sound.
+    A file in an archive lies below the archive's name. An unpacked clip is called by the folder of its pictures, or,
+    where clips share one, by its sound.
     """
     source = record.source
     shared = isinstance(source, FrameFolder) and "/" in source.pattern
-    path = source.audio if isinstance(source, FrameFolder) and shared else record.files[0]
+    path = source.audio if isinstance(source, FrameFolder) and shared else record.path
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
 
 

@@ -16,8 +16,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from avtune.datasets.records import DatasetError, FrameFolder, MaskFiles, Record
-from avtune.media import MediaError, probe
+from avtune.datasets.records import ClipSource, DatasetError, FrameFolder, MaskFiles, Record
+from avtune.media import FilePart, MediaError, probe
 
 UNLABELLED = 255
 """Value of a pixel of which nothing is told; never that of a class."""
@@ -137,13 +137,15 @@ def _classes(picture: Image.Image, classes: tuple[tuple[int, int, int], ...]) ->
 
 
 @lru_cache(maxsize=4096)
-def _frame_size(source: Path | FrameFolder) -> Size | None:
+def _frame_size(source: ClipSource) -> Size | None:
     """Size of a clip's frames; ``None`` where they cannot be read, which is told when the clip itself is read."""
     try:
-        if isinstance(source, Path):
+        if isinstance(source, Path | FilePart):
             video = probe(source).video
             return None if video is None else (video.width, video.height)
-        with Image.open(source.pictures()[0]) as picture:
-            return picture.size
+        if isinstance(source, FrameFolder):
+            with Image.open(source.pictures()[0]) as picture:
+                return picture.size
     except (MediaError, OSError, IndexError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return None
+        pass
+    return None

@@ -6,7 +6,7 @@ import multiprocessing
 import queue
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnContext, SpawnProcess
@@ -118,16 +118,52 @@ def map_files(
     Raises:
         DatasetError: No worker process can be started.
     """
+    return list(stream_files(function, items, workers, progress, limit_seconds))
+
+
+def stream_files(
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    workers: int,
+    progress: Progress | None = None,
+    limit_seconds: float = LIMIT_SECONDS,
+    ahead: int | None = None,
+) -> Generator[Result | Failure]:
+    """:func:`map_files` for results that together do not fit in memory: they come one by one, in order.
+
+    Args:
+        function: See :func:`map_files`.
+        items: Likewise.
+        workers: Likewise.
+        progress: Called after each item, which can be before its result comes.
+        limit_seconds: Likewise.
+        ahead: Most items that are begun and whose results have not been taken; ``None``: any number.
+
+    Raises:
+        DatasetError: No worker process can be started.
+    """
+    if workers > 0:
+        yield from _from_crew(function, items, workers, progress, limit_seconds, ahead)
+        return
+    for index, item in enumerate(items):
+        result = _guarded(function, item)
+        if progress is not None:
+            progress(index + 1, len(items))
+        yield result
+
+
+def _from_crew(
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    workers: int,
+    progress: Progress | None,
+    limit_seconds: float,
+    ahead: int | None,
+) -> Generator[Result | Failure]:
     total = len(items)
-    results: list[Result | Failure] = [Failure("was not reached")] * total
-    if workers <= 0:
-        for index, item in enumerate(items):
-            results[index] = _guarded(function, item)
-            if progress is not None:
-                progress(index + 1, total)
-        return results
-    todo: queue.SimpleQueue[int] = queue.SimpleQueue()
-    for index in range(total):
+    todo: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+    begun = total if ahead is None else min(ahead, total)
+    for index in range(begun):
         todo.put(index)
     done: queue.SimpleQueue[tuple[int, Result | Failure] | Exception] = queue.SimpleQueue()
     context = multiprocessing.get_context("spawn")
@@ -139,36 +175,40 @@ def map_files(
     ]
     for thread in threads:
         thread.start()
+    waiting: dict[int, Result | Failure] = {}
     try:
-        for finished in range(1, total + 1):
-            answer = done.get()
-            if isinstance(answer, Exception):
-                raise answer
-            results[answer[0]] = answer[1]
-            if progress is not None:
-                progress(finished, total)
+        for index in range(total):
+            while index not in waiting:
+                answer = done.get()
+                if isinstance(answer, Exception):
+                    raise answer
+                waiting[answer[0]] = answer[1]
+                if progress is not None:
+                    progress(index + len(waiting), total)
+            yield waiting.pop(index)
+            if begun < total:
+                todo.put(begun)
+                begun += 1
     finally:
         stopping.set()
+        for _ in crew:
+            todo.put(None)
         for worker, thread in zip(crew, threads, strict=True):
             while thread.is_alive():
                 worker.kill()
                 thread.join(timeout=0.1)
-    return results
 
 
 def _feed(
     worker: _Worker[Item, Result],
     items: Sequence[Item],
-    todo: queue.SimpleQueue[int],
+    todo: queue.SimpleQueue[int | None],
     done: queue.SimpleQueue[tuple[int, Result | Failure] | Exception],
     stopping: threading.Event,
 ) -> None:
     try:
-        while not stopping.is_set():
-            index = todo.get_nowait()
+        while (index := todo.get()) is not None and not stopping.is_set():
             done.put((index, worker.run(items[index])))
-    except queue.Empty:
-        pass
     except Exception as error:
         done.put(error)
     finally:

@@ -7,11 +7,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from avtune.errors import AvtuneError
+from avtune.media import FilePart
 
 SPLITS = ("train", "validation", "test")
 BACKGROUND = "background"
@@ -68,6 +70,21 @@ class FrameFolder:
         return sorted(self.frames.glob(self.pattern), key=place)
 
 
+@dataclass(frozen=True, slots=True)
+class PreparedFile:
+    """A clip whose tensors are stored, so that it need not be decoded.
+
+    Attributes:
+        part: Where, as :func:`avtune.datasets.disk_cache.pack` writes them.
+    """
+
+    part: FilePart
+
+
+ClipSource: TypeAlias = Path | FilePart | FrameFolder | PreparedFile
+"""What a clip is read from: a media file, one within an archive, pictures and sound, or stored tensors."""
+
+
 @dataclass(frozen=True)
 class Question:
     """A question about a clip and its answer.
@@ -114,7 +131,7 @@ class Record:
 
     Attributes:
         name: What reports call it, unique enough to find it: the video id, or the path below the root.
-        source: The file, or the unpacked clip.
+        source: What it is read from.
         events: What happens in it, times from the start of the file.
         start: Where the clip begins in the file, seconds.
         origin: Where the annotation stands (``events.csv line 7``); empty if it has no line of its own.
@@ -125,7 +142,7 @@ class Record:
     """
 
     name: str
-    source: Path | FrameFolder
+    source: ClipSource
     events: tuple[Event, ...]
     start: float = 0.0
     origin: str = ""
@@ -144,9 +161,22 @@ class Record:
     @property
     def files(self) -> tuple[Path, ...]:
         """The paths that have to exist."""
-        if isinstance(self.source, FrameFolder):
-            return (self.source.frames, self.source.audio)
-        return (self.source,)
+        match self.source:
+            case FrameFolder(frames=frames, audio=audio):
+                return (frames, audio)
+            case PreparedFile(part=FilePart(archive=archive)) | FilePart(archive=archive):
+                return (archive,)
+            case Path():
+                return (self.source,)
+
+    @property
+    def path(self) -> Path:
+        """What messages call its file: of one within an archive its name below the archive's."""
+        match self.source:
+            case PreparedFile(part=part) | (FilePart() as part):
+                return part.path
+            case _:
+                return self.files[0]
 
 
 @dataclass(frozen=True)
@@ -163,6 +193,7 @@ class Collection:
         missing: One line per clip that is annotated but not on disk; filled by :func:`existing`.
         clip_seconds: Length of every clip where the dataset fixes it, seconds; ``None``: files differ.
         words: Words of the questions in the order of their numbers, where the dataset asks.
+        preprocessing: How its clips were prepared (``Preprocessing.state``), where it holds nothing but stored tensors.
     """
 
     name: str
@@ -173,6 +204,7 @@ class Collection:
     missing: tuple[str, ...] = ()
     clip_seconds: float | None = None
     words: tuple[str, ...] = ()
+    preprocessing: dict[str, Any] | None = None
 
     @property
     def records(self) -> tuple[Record, ...]:

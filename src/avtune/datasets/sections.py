@@ -9,7 +9,7 @@ from pathlib import Path
 
 from avtune.datasets.pool import Progress
 from avtune.datasets.records import Collection, Record
-from avtune.media import MediaError, probe
+from avtune.media import FilePart, MediaError, probe
 from avtune.transforms.windows import section_starts
 
 READERS_AT_ONCE = 4
@@ -35,8 +35,10 @@ def cut(
         The collection with more records; files that cannot be opened keep their one. A warning where questions are
         about more than the model sees.
     """
-    sources = list(dict.fromkeys(r.source for r in collection.records if isinstance(r.source, Path)))
-    durations: dict[Path, float] = {}
+    sources = list(
+        dict.fromkeys(r.source for r in collection.records if isinstance(r.source, Path | FilePart))
+    )
+    durations: dict[Path | FilePart, float] = {}
     if collection.clip_seconds is None:
         with ThreadPoolExecutor(READERS_AT_ONCE) as pool:
             for number, (source, duration) in enumerate(
@@ -47,7 +49,7 @@ def cut(
                     progress(number + 1, len(sources))
 
     def lasting(record: Record) -> float | None:
-        if collection.clip_seconds is None and isinstance(record.source, Path):
+        if collection.clip_seconds is None and isinstance(record.source, Path | FilePart):
             return durations[record.source]
         return collection.clip_seconds
 
@@ -85,8 +87,10 @@ def _cut_off(
     )
 
 
-def _duration(path: Path) -> float:
+def _duration(file: Path | FilePart) -> float:
+    if isinstance(file, FilePart) and file.duration is not None:
+        return file.duration
     try:
-        return probe(path).duration
+        return probe(file).duration
     except (MediaError, OSError):
         return 0.0

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from avtune.config import DataConfig
-from avtune.datasets.records import SPLITS, DatasetError, Record
+from avtune.datasets.records import SPLITS, ClipSource, DatasetError, Record
 
 
 def complete(
@@ -85,13 +85,13 @@ def hold_out(
     """
     if not 0 <= share < 1:
         raise DatasetError(f"{purpose}_share is {share:g}; choose a share of at least 0 and below 1")
-    files: dict[tuple[str, ...], list[Record]] = defaultdict(list)
+    files: dict[ClipSource, list[Record]] = defaultdict(list)
     for record in records:
-        files[tuple(map(str, record.files))].append(record)
-    strata: dict[str, list[tuple[str, ...]]] = defaultdict(list)
+        files[record.source].append(record)
+    strata: dict[str, list[ClipSource]] = defaultdict(list)
     for key, clips in files.items():
         strata[_main_label(clips)].append(key)
-    held: dict[tuple[str, ...], None] = {}
+    held: dict[ClipSource, None] = {}
     quotas = _quotas({label: len(strata[label]) for label in sorted(strata)}, share)
     for label, number in quotas.items():
         order = sorted(strata[label], key=lambda key: digest(seed, purpose, files[key][0].name))
@@ -104,7 +104,7 @@ def hold_out(
             kept |= _labels(files[back])
     sides: tuple[list[Record], list[Record]] = ([], [])
     for record in records:
-        sides[tuple(map(str, record.files)) in held].append(record)
+        sides[record.source in held].append(record)
     return sides
 
 

@@ -99,7 +99,7 @@ def heads_from_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         ConversionError: There is no classifier in it.
     """
     return matched(
-        state, HEAD, lambda match: f"heads.{HEADS[match[1]]}.{match[2]}",
+        state, HEAD, lambda match: f"head.{HEADS[match[1]]}.{match[2]}",
         "this state dict holds no classifier of AVSiam (names like mlp_head_mm.1.weight)",
     )  # fmt: skip
 

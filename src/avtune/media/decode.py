@@ -17,9 +17,10 @@ from av.video.stream import VideoStream as AvVideoStream
 from numpy.typing import NDArray
 
 from avtune.media.errors import MediaError
+from avtune.media.part import COPY_AGAIN, MediaFile
 from avtune.media.pictures import FrameSelector
 from avtune.media.sound import MonoTrack
-from avtune.media.source import COPY_AGAIN, DemuxTally, Source, decode_packet, open_source, packets
+from avtune.media.source import DemuxTally, Source, decode_packet, open_source, packets
 from avtune.media.sparing import NeedsEveryFrame, SparingVideo
 
 # Healthy files end within a few hundredths of what their header says.
@@ -94,7 +95,7 @@ class Clip:
 
 
 def decode(
-    path: str | Path,
+    path: MediaFile,
     times: Sequence[float],
     *,
     sample_rate: int = 16000,
@@ -153,7 +154,7 @@ def decode(
         return _Pass(source, request, sparing=False).run()
 
 
-def decode_audio(path: str | Path, sample_rate: int = 16000) -> tuple[NDArray[np.float32], Damage]:
+def decode_audio(path: MediaFile, sample_rate: int = 16000) -> tuple[NDArray[np.float32], Damage]:
     """Decodes the sound alone, on the same clock as :func:`decode`.
 
     Returns:

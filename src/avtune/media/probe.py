@@ -7,6 +7,7 @@ from av.audio.stream import AudioStream as AvAudioStream
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream as AvVideoStream
 
+from avtune.media.part import MediaFile
 from avtune.media.pictures import quarter_turns
 from avtune.media.source import DemuxTally, Source, decode_packet, open_source, packets
 
@@ -71,7 +72,7 @@ class MediaInfo:
     audio: AudioStream | None
 
 
-def probe(path: str | Path) -> MediaInfo:
+def probe(path: MediaFile) -> MediaInfo:
     """Looks into a media file: decodes one frame, for its rotation, and no sound.
 
     Raises:
@@ -82,7 +83,7 @@ def probe(path: str | Path) -> MediaInfo:
         first, measured = _look(source)
         return MediaInfo(
             path=source.path,
-            size_bytes=source.path.stat().st_size,
+            size_bytes=source.size,
             duration=measured if source.declared_duration is None else source.declared_duration,
             video=None if source.video is None else _describe_video(source.video, first),
             audio=None if source.audio is None else _describe_audio(source.audio),

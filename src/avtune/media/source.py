@@ -20,6 +20,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream as AvVideoStream
 
 from avtune.media.errors import MediaError
+from avtune.media.part import COPY_AGAIN, FilePart, MediaFile, shown_path
 
 MICROSECONDS = 1_000_000
 LARGEST_TIMESTAMP = 2**63 - 1
@@ -33,7 +34,6 @@ REFUSED_FORMATS = frozenset(
     {"hls", "dash", "concat", "imf", "sdp", "rtsp", "rtp", "tty", "bin", "xbin", "idf", "adf"}
 )
 NOT_VIDEO = Disposition.attached_pic | Disposition.timed_thumbnails
-COPY_AGAIN = "copy or download it again"
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,8 @@ class Source:
     """An open media file and the streams of it that are used.
 
     Attributes:
-        path: The file.
+        path: The file, as messages call it.
+        size: Of the file, bytes.
         container: PyAV's container.
         video: The best video stream with a decoder; never cover art.
         audio: The best audio stream with a decoder.
@@ -62,6 +63,7 @@ class Source:
     """
 
     path: Path
+    size: int
     container: InputContainer
     video: AvVideoStream | None
     audio: AvAudioStream | None
@@ -129,26 +131,25 @@ class DemuxTally:
 
 
 @contextmanager
-def open_source(path: str | Path) -> Iterator[Source]:
+def open_source(file: MediaFile) -> Iterator[Source]:
     """Opens a media file.
 
     Raises:
         MediaError: It is missing, not a regular file, empty, not a media file, or without any
             video or audio stream that can be decoded.
     """
-    path = Path(path)
-    _refuse_unreadable(path)
+    path = shown_path(file)
+    size = _readable_size(file)
     try:
-        # "file:" keeps a colon in the name from being taken for a protocol; the whitelist keeps a file
-        # that refers to others from reaching the network.
+        # The whitelist keeps a file that refers to others from reaching the network.
         container = av.open(
-            f"file:{path}", "r", options={"protocol_whitelist": "file"}, metadata_errors="replace"
+            _address(file), "r", options={"protocol_whitelist": "file,subfile"}, metadata_errors="replace"
         )
     except (av.FFmpegError, OSError, ValueError) as error:
-        raise MediaError(path, *_why_not_media(path)) from error
+        raise MediaError(path, *_why_not_media(file)) from error
     with container:
         if REFUSED_FORMATS & set(container.format.name.split(",")):
-            raise MediaError(path, *_why_not_media(path))
+            raise MediaError(path, *_why_not_media(file))
         video, audio = _best_video(container), _best_audio(container)
         if video is None and audio is None:
             raise MediaError(
@@ -167,11 +168,12 @@ def open_source(path: str | Path) -> Iterator[Source]:
         ]
         yield Source(
             path,
+            size,
             container,
             video,
             audio,
             min(starts, default=Fraction(0)),
-            _declared_duration(path, container),
+            _declared_duration(size, container),
             tuple(
                 kind
                 for kind, used in (("video", video), ("audio", audio))
@@ -214,7 +216,17 @@ def decode_packet(
         return [], True
 
 
-def _refuse_unreadable(path: Path) -> None:
+def _address(file: MediaFile) -> str:
+    """What FFmpeg opens; "file:" keeps a colon in a name from being taken for a protocol."""
+    if isinstance(file, FilePart):
+        end = file.offset + file.size
+        return f"subfile,,start,{file.offset},end,{end},,:file:{file.archive}"
+    return f"file:{file}"
+
+
+def _readable_size(file: MediaFile) -> int:
+    """Its length in bytes, if it can be opened."""
+    path = file.archive if isinstance(file, FilePart) else Path(file)
     try:
         status = path.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -228,19 +240,25 @@ def _refuse_unreadable(path: Path) -> None:
         raise MediaError(path, "is a folder", "name a file inside it")
     if not stat.S_ISREG(status.st_mode):
         raise MediaError(path, "is not a regular file", "save it to a file first")
-    if status.st_size == 0:
-        raise MediaError(path, "is empty (0 bytes)", COPY_AGAIN)
+    size = file.size if isinstance(file, FilePart) else status.st_size
+    if size == 0:
+        raise MediaError(shown_path(file), "is empty (0 bytes)", COPY_AGAIN)
+    if isinstance(file, FilePart) and status.st_size < file.offset + size:
+        raise file.beyond_end()
     try:
         with path.open("rb"):
             pass
     except OSError as error:
         raise MediaError(path, f"cannot be opened ({error.strerror})", "check its permissions") from error
+    return size
 
 
-def _why_not_media(path: Path) -> tuple[str, str]:
+def _why_not_media(file: MediaFile) -> tuple[str, str]:
     """Problem and remedy of a file that FFmpeg does not open."""
-    with path.open("rb") as file:
-        head = file.read(4096)
+    path, offset = (file.archive, file.offset) if isinstance(file, FilePart) else (Path(file), 0)
+    with path.open("rb") as opened:
+        opened.seek(offset)
+        head = opened.read(4096)
     if head[4:8] in (b"ftyp", b"mdat", b"moov", b"free", b"wide", b"skip"):
         return (
             "is an MP4 or MOV file without a readable index (moov): it was cut off or never finished",
@@ -274,8 +292,8 @@ def _best_audio(container: InputContainer) -> AvAudioStream | None:
     return next((stream for stream in usable if stream is best), usable[0] if usable else None)
 
 
-def _declared_duration(path: Path, container: InputContainer) -> float | None:
+def _declared_duration(size: int, container: InputContainer) -> float | None:
     if container.duration is None or container.duration <= 0:
         return None
     seconds = container.duration / MICROSECONDS
-    return seconds if path.stat().st_size * 8 / seconds >= LEAST_PLAUSIBLE_BIT_RATE else None
+    return seconds if size * 8 / seconds >= LEAST_PLAUSIBLE_BIT_RATE else None

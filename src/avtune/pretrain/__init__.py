@@ -43,6 +43,7 @@ class Objective:
         paper: Where it is published.
         build: Makes the model of a backbone, settings, and mel bands and steps of the sound.
         backbone: The transformer that its authors begin from.
+        sound: The sound preset that its authors prepare with.
         presets: Named settings; the first is the default.
     """
 
@@ -50,6 +51,7 @@ class Objective:
     paper: str
     build: Callable[[Backbone, Any, tuple[int, int]], PretrainingModel]
     backbone: str
+    sound: str
     presets: Mapping[str, Any]
 
 
@@ -102,6 +104,7 @@ OBJECTIVES: dict[str, Objective] = {
         "Lin and Bertasius, 2024",
         Avsiam,
         "vit_base_patch16_224.augreg_in21k",
+        "avsiam",
         AVSIAM_PRESETS,
     ),
     "cav_mae": Objective(
@@ -109,6 +112,7 @@ OBJECTIVES: dict[str, Objective] = {
         "Gong et al., ICLR 2023",
         CavMae,
         "vit_base_patch16_224.mae",
+        "cav_mae",
         CAV_MAE_PRESETS,
     ),
 }

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from avtune.errors import AvtuneError
 from avtune.pretrain.backbone import Backbone
 from avtune.pretrain.contrast import Contrast, Directions, Kind
 from avtune.pretrain.decoder import Decoder, DecoderStart, Reconstruction
 from avtune.pretrain.masking import Assignment, Kept, Pattern, draw_kept, draw_ratios
-from avtune.pretrain.objective import Masks, PretrainingLoss, clip_means, combine
+from avtune.pretrain.objective import (
+    WHOLE,
+    Masks,
+    PretrainingLoss,
+    PretrainingModel,
+    Share,
+    clip_means,
+    combine,
+)
 from avtune.pretrain.pairing import Pairing
 from avtune.pretrain.siamese import SPECTROGRAM, Encoders, JointStart, SiameseEncoder, Streams
 
@@ -117,7 +126,7 @@ comparisons: separate encoders (Table 5); the contrastive loss alone (Tables 4 a
 without masking (Table 4). A shared AST (Table 6) is another backbone."""
 
 
-class Avsiam(nn.Module):
+class Avsiam(PretrainingModel):
     """The pretraining objective: :class:`avtune.pretrain.siamese.SiameseEncoder`, contrast and decoder.
 
     Args:
@@ -128,6 +137,8 @@ class Avsiam(nn.Module):
     Raises:
         AvtuneError: Settings that contradict each other.
     """
+
+    encoder: SiameseEncoder
 
     def __init__(
         self, backbone: Backbone, settings: AvsiamSettings, spectrogram: tuple[int, int] = SPECTROGRAM
@@ -145,7 +156,7 @@ class Avsiam(nn.Module):
             joint_blocks=settings.joint_blocks,
             joint_start=settings.joint_start,
         )
-        self.contrast: Contrast | None = None
+        self.contrast = None
         if settings.contrast != "none":
             self.contrast = Contrast(settings.contrast, settings.directions, settings.temperature)
         self.decoder: Decoder | None = None
@@ -163,33 +174,35 @@ class Avsiam(nn.Module):
                 start=settings.decoder_start,
             )
 
-    def draw(self, clips: int, generator: torch.Generator) -> Masks:
-        """What one step sees; see :class:`avtune.pretrain.objective.PretrainingModel`."""
+    def draw(self, clips: int, generator: torch.Generator, own: Sequence[int] | None = None) -> Masks:
+        """As the base class states; every clip of the update gets its ratios, and the wanted ones their patches."""
         settings, audio_grid, video_grid = self.settings, self.encoder.audio.grid, self.encoder.video.grid
         audio_ratios = draw_ratios(clips, settings.audio_ratios, settings.assignment, generator)
         video_ratios = draw_ratios(clips, settings.video_ratios, settings.assignment, generator)
-        audio = draw_kept(audio_ratios, audio_grid, generator, settings.audio_pattern)
-        video = draw_kept(video_ratios, video_grid, generator)
+        audio = draw_kept(audio_ratios, audio_grid, generator, settings.audio_pattern, own=own)
+        video = draw_kept(video_ratios, video_grid, generator, own=own)
         if settings.reconstruction != "own_pass":
             return Masks(audio, video)
         ratios = (settings.reconstruction_ratio,) * clips
-        own = (draw_kept(ratios, audio_grid, generator), draw_kept(ratios, video_grid, generator))
-        return Masks(audio, video, own)
+        second = (
+            draw_kept(ratios, audio_grid, generator, own=own),
+            draw_kept(ratios, video_grid, generator, own=own),
+        )
+        return Masks(audio, video, second)
 
-    def forward(self, spectrogram: Tensor, frames: Tensor, masks: Masks) -> PretrainingLoss:
-        """The losses of one step.
+    def features(self, spectrogram: Tensor, frames: Tensor, masks: Masks) -> tuple[Tensor, Tensor]:
+        """As the base class states: the mean of a clip's tokens behind the final norm."""
+        return _features(self.encoder(spectrogram, frames, masks.audio, masks.video), masks)
 
-        Args:
-            spectrogram: (clips, mels, steps).
-            frames: (clips, 3, height, width).
-            masks: What :meth:`draw` gave for as many clips.
-        """
+    def forward(
+        self, spectrogram: Tensor, frames: Tensor, masks: Masks, share: Share = WHOLE
+    ) -> PretrainingLoss:
+        """As the base class states."""
         contrasted = reconstruction = None
         if self.contrast is not None or self.settings.reconstruction == "same_pass":
             streams = self.encoder(spectrogram, frames, masks.audio, masks.video)
             if self.contrast is not None:
-                audio, video = clip_means(streams.audio, masks.audio), clip_means(streams.video, masks.video)
-                contrasted = self.contrast(audio, video)
+                contrasted = self.compare(*_features(streams, masks), share)
             if self.settings.reconstruction == "same_pass":
                 reconstruction = self._reconstruct(streams, spectrogram, frames, masks.audio, masks.video)
         if masks.reconstruction is not None:
@@ -202,6 +215,7 @@ class Avsiam(nn.Module):
             reconstruction,
             self.settings.contrastive_weight,
             self.settings.reconstruction_weight,
+            share,
         )
 
     def _reconstruct(
@@ -214,6 +228,10 @@ class Avsiam(nn.Module):
         return self.decoder.loss(
             joint, pairing, spectrogram.unsqueeze(1), frames, normalized=self.settings.normalized_targets
         )
+
+
+def _features(streams: Streams, masks: Masks) -> tuple[Tensor, Tensor]:
+    return clip_means(streams.audio, masks.audio), clip_means(streams.video, masks.video)
 
 
 def _check(settings: AvsiamSettings) -> None:

@@ -34,6 +34,8 @@ class Backbone:
         grid: Rows and columns of that table.
         image_size: Side of the square frames, pixels.
         prefix: Class and other tokens in front, which the authors carry along and avtune leaves away.
+        mean: Mean per channel of RGB in [0, 1] that frames are normalised by.
+        std: Standard deviation per channel.
     """
 
     name: str
@@ -46,6 +48,8 @@ class Backbone:
     grid: tuple[int, int]
     image_size: int
     prefix: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
 
     @property
     def dim(self) -> int:
@@ -137,7 +141,7 @@ def take_backbone(
     return Backbone(
         name, blocks, model.norm, model.norm_pre, kernel.weight.detach(), bias.detach(),
         model.pos_embed.detach()[0, -grid[0] * grid[1] :], grid, image_size,
-        prefix=model.pos_embed.shape[1] - grid[0] * grid[1],
+        prefix=model.pos_embed.shape[1] - grid[0] * grid[1], mean=tower.mean, std=tower.std,
     )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from avtune.backbones.timm_loading import timm
 from avtune.pretrain.packing import Layout, Norm, Packed, attend_packed
@@ -81,6 +82,9 @@ class PackedBlocks(nn.Module):
         final: The norm that the final norms begin as copies of; ``None``: there is none.
         norms: Names of the final norms.
         epsilon: Of the final norms; ``None``: as in ``final``.
+
+    Attributes:
+        recompute: Compute each block anew in the backward pass instead of keeping what it computed; off at first.
     """
 
     def __init__(
@@ -91,6 +95,7 @@ class PackedBlocks(nn.Module):
         epsilon: float | None = None,
     ) -> None:
         super().__init__()
+        self.recompute = False
         self.blocks = nn.ModuleList(blocks)
         self.norm = None if final is None else ModalityNorms(final, norms, epsilon)
 
@@ -98,8 +103,18 @@ class PackedBlocks(nn.Module):
         """The sequences behind all blocks; one call of each layer for all tokens."""
         x, layout = packed.tokens, packed.layout
         for block in self.blocks:
-            x = block(x, layout)
+            if self.recompute and torch.is_grad_enabled():
+                x = checkpoint(block, x, layout, use_reentrant=False)
+            else:
+                x = block(x, layout)
         return Packed(x if self.norm is None else self.norm(x, layout), layout)
+
+
+def recompute_blocks(model: nn.Module, wanted: bool) -> None:
+    """Set :attr:`PackedBlocks.recompute` throughout a model."""
+    for part in model.modules():
+        if isinstance(part, PackedBlocks):
+            part.recompute = wanted
 
 
 def new_block(dim: int, heads: int, device: torch.device | str | None = None) -> Any:

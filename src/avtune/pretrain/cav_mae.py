@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +15,15 @@ from avtune.pretrain.blocks import PackedBlock, PackedBlocks
 from avtune.pretrain.contrast import Contrast, Directions
 from avtune.pretrain.decoder import Decoder
 from avtune.pretrain.masking import Kept, Pattern, draw_kept
-from avtune.pretrain.objective import Masks, PretrainingLoss, clip_means, combine
+from avtune.pretrain.objective import (
+    WHOLE,
+    Masks,
+    PretrainingLoss,
+    PretrainingModel,
+    Share,
+    clip_means,
+    combine,
+)
 from avtune.pretrain.packing import Norm, Packed, pack_together
 from avtune.pretrain.pairing import Pairing
 from avtune.pretrain.patches import Stem, sinusoids
@@ -177,7 +186,7 @@ class CavMaeEncoder(nn.Module):
         return clip_means(self.alone(self.trunks["video"](self.video(frames, kept)), "video"), kept)
 
 
-class CavMae(nn.Module):
+class CavMae(PretrainingModel):
     """The pretraining objective: both losses from one pass.
 
     The negatives are the clips of all processes. The authors' code has those of one device only.
@@ -190,6 +199,9 @@ class CavMae(nn.Module):
     Raises:
         AvtuneError: A ratio outside of [0, 1), or more joint layers than blocks.
     """
+
+    encoder: CavMaeEncoder
+    contrast: Contrast
 
     def __init__(
         self, backbone: Backbone, settings: CavMaeSettings, spectrogram: tuple[int, int] = SPECTROGRAM
@@ -206,32 +218,42 @@ class CavMae(nn.Module):
             depth=settings.decoder_depth, heads=settings.decoder_heads, start="mae",
         )  # fmt: skip
 
-    def draw(self, clips: int, generator: torch.Generator) -> Masks:
-        """What one step sees; see :class:`avtune.pretrain.objective.PretrainingModel`."""
+    def draw(self, clips: int, generator: torch.Generator, own: Sequence[int] | None = None) -> Masks:
+        """As the base class states."""
         settings, encoder = self.settings, self.encoder
+        audio, video = (settings.audio_ratio,) * clips, (settings.video_ratio,) * clips
         return Masks(
-            draw_kept((settings.audio_ratio,) * clips, encoder.audio.grid, generator, settings.audio_pattern),
-            draw_kept((settings.video_ratio,) * clips, encoder.video.grid, generator),
+            draw_kept(audio, encoder.audio.grid, generator, settings.audio_pattern, own=own),
+            draw_kept(video, encoder.video.grid, generator, own=own),
         )
 
-    def forward(self, spectrogram: Tensor, frames: Tensor, masks: Masks) -> PretrainingLoss:
-        """The losses of one step.
+    def features(self, spectrogram: Tensor, frames: Tensor, masks: Masks) -> tuple[Tensor, Tensor]:
+        """As the base class states: the mean of a clip's tokens behind the joint layers, each modality by itself."""
+        return self._encode(spectrogram, frames, masks, Pairing(masks.audio, masks.video))[1:]
 
-        Args:
-            spectrogram: (clips, mels, steps).
-            frames: (clips, 3, height, width).
-            masks: What :meth:`draw` gave for as many clips.
-        """
+    def forward(
+        self, spectrogram: Tensor, frames: Tensor, masks: Masks, share: Share = WHOLE
+    ) -> PretrainingLoss:
+        """As the base class states."""
         settings, pairing = self.settings, Pairing(masks.audio, masks.video)
-        streams = self.encoder(spectrogram, frames, masks.audio, masks.video)
-        joint, audio, video = self.encoder.join_and_alone(streams, pairing, chained=settings.chained_contrast)
-        contrasted = self.contrast(clip_means(audio, masks.audio), clip_means(video, masks.video))
+        joint, audio, video = self._encode(spectrogram, frames, masks, pairing)
         reconstruction = self.decoder.loss(
             joint, pairing, spectrogram.unsqueeze(1), frames, normalized=settings.normalized_targets
         )
+        contrasted = self.compare(audio, video, share)
         return combine(
-            contrasted, reconstruction, settings.contrastive_weight, settings.reconstruction_weight
+            contrasted, reconstruction, settings.contrastive_weight, settings.reconstruction_weight, share
         )
+
+    def _encode(
+        self, spectrogram: Tensor, frames: Tensor, masks: Masks, pairing: Pairing
+    ) -> tuple[Packed, Tensor, Tensor]:
+        """Joint tokens, and the features of sounds and frames."""
+        streams = self.encoder(spectrogram, frames, masks.audio, masks.video)
+        joint, audio, video = self.encoder.join_and_alone(
+            streams, pairing, chained=self.settings.chained_contrast
+        )
+        return joint, clip_means(audio, masks.audio), clip_means(video, masks.video)
 
 
 def _stem(backbone: Backbone, kernel: Tensor, size: tuple[int, int]) -> Stem:

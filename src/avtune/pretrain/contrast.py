@@ -25,7 +25,8 @@ class Contrasted:
 
     Attributes:
         loss: A scalar whose mean over the processes is that of all their clips.
-        accuracy: Share of this process's queries whose partner is nearest, mean of the directions; no gradient.
+        accuracy: A scalar whose mean over the processes is the share of all queries whose partner is nearest, mean of
+            the directions; no gradient.
     """
 
     loss: Tensor
@@ -52,8 +53,9 @@ class Contrast(nn.Module):
         super().__init__()
         self.kind, self.directions, self.temperature = kind, directions, temperature
         if kind == "sigmoid":
-            self.log_scale = nn.Parameter(torch.tensor(math.log(SIGMOID_SCALE)))
-            self.bias = nn.Parameter(torch.tensor(SIGMOID_BIAS))
+            # Of one dimension, since weights without any cannot be spread over processes.
+            self.log_scale = nn.Parameter(torch.tensor([math.log(SIGMOID_SCALE)]))
+            self.bias = nn.Parameter(torch.tensor([SIGMOID_BIAS]))
 
     def forward(self, audio: Tensor, video: Tensor) -> Contrasted:
         """Compare the clips' features.
@@ -74,8 +76,8 @@ class Contrast(nn.Module):
                 loss = self._pairs(to_video, partner)
             else:
                 loss = self._cross_entropy(to_video, to_audio, partner)
-            found = [(similarity.argmax(1) == partner).float().mean() for similarity in (to_video, to_audio)]
-        return Contrasted(loss * share, torch.stack(found).mean().detach())
+            found = [(similarity.argmax(1) == partner).float().sum() for similarity in (to_video, to_audio)]
+        return Contrasted(loss * share, torch.stack(found).mean() * share)
 
     def _cross_entropy(self, to_video: Tensor, to_audio: Tensor, partner: Tensor) -> Tensor:
         chosen = {"audio_to_video": [to_video], "video_to_audio": [to_audio], "both": [to_video, to_audio]}

@@ -50,7 +50,7 @@ def siamese_counts(encoder: SiameseEncoder) -> PublishedCounts:
 
 def classifier_count(classifier: AvsiamClassifier) -> int:
     """``PublishedCounts.whole`` with the heads, of which the authors have a fourth that is never called."""
-    heads = _total(classifier.heads) + _total(classifier.heads["audio"])
+    heads = _total(classifier.head) + _total(classifier.head["audio"])
     return siamese_counts(classifier.encoder).whole + heads
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from avtune.pretrain.blocks import PackedBlock, PackedBlocks, new_block
 from avtune.pretrain.masking import Kept
-from avtune.pretrain.packing import Layout, Packed
+from avtune.pretrain.packing import Layout, Packed, send
 from avtune.pretrain.pairing import Pairing
 from avtune.pretrain.patches import Stem, sinusoids, targets
 
@@ -68,7 +68,7 @@ class Decoder(nn.Module):
         self.video_pixels = nn.Linear(width, video.channels * video.patch**2, device=place)
         self.patch = audio.patch
 
-    def forward(self, joint: Packed, pairing: Pairing) -> tuple[Tensor, Tensor]:
+    def forward(self, joint: Packed, pairing: Pairing) -> Tensor:
         """Decode whole pictures.
 
         Args:
@@ -76,25 +76,25 @@ class Decoder(nn.Module):
             pairing: Where they belong.
 
         Returns:
-            Features of every patch of the sound (clips, patches, width) and of the frames.
+            Features of every patch, (clips * patches, width): clip by clip the sound's, then the frames'.
         """
         seen = self.embed(joint.tokens)
-        clips, sound = len(pairing.lengths), pairing.audio.length
-        length = sound + pairing.video.length
-        whole = self.mask_token.type_as(seen).expand(clips, length, -1).clone()
-        clip, place = (x.to(seen.device, non_blocking=True) for x in (pairing.clip, pairing.place))
-        whole = whole.index_put((clip, place), seen)
+        clips = len(pairing.lengths)
+        length = pairing.audio.length + pairing.video.length
+        rows = send(pairing.clip * length + pairing.place, seen.device)
+        whole = self.mask_token.type_as(seen).repeat(clips * length, 1).index_copy_(0, rows, seen)
         where = torch.cat(
             [self.audio_positions + self.audio_modality, self.video_positions + self.video_modality]
         )
-        layout = Layout((length,) * clips, (("plain", clips * length),))
-        decoded = self.trunk(Packed((whole + where).flatten(0, 1), layout))
-        features = decoded.tokens.unflatten(0, (clips, length))
-        return features[:, :sound], features[:, sound:]
+        tokens = (whole.reshape(clips, length, -1) + where).flatten(0, 1)
+        decoded: Packed = self.trunk(Packed(tokens, Layout((length,) * clips, (("plain", clips * length),))))
+        return decoded.tokens
 
     def predict(self, joint: Packed, pairing: Pairing) -> tuple[Tensor, Tensor]:
         """Every patch's values (clips, patches, values), of the sound and of the frames; see :func:`targets`."""
-        audio, video = self(joint, pairing)
+        lengths = [pairing.audio.length, pairing.video.length]
+        features = self(joint, pairing).reshape(len(pairing.lengths), sum(lengths), -1)
+        audio, video = features.split(lengths, dim=1)
         return self.audio_pixels(audio), self.video_pixels(video)
 
     def loss(
@@ -109,17 +109,17 @@ class Decoder(nn.Module):
             frames: (clips, 3, height, width).
             normalized: Compare with normalised patches; see :func:`targets`.
         """
-        audio, video = self(joint, pairing)
-        return Reconstruction(
-            self._error(self.audio_pixels, audio, spectrogram, pairing.audio, normalized),
-            self._error(self.video_pixels, video, frames, pairing.video, normalized),
-        )
+        features, sound = self(joint, pairing), pairing.audio.length
+        length = sound + pairing.video.length
 
-    def _error(
-        self, pixels: nn.Module, features: Tensor, pictures: Tensor, kept: Kept, normalized: bool
-    ) -> Tensor:
-        hidden = (~kept.visible).nonzero(as_tuple=True)
-        clip, position = (x.to(features.device, non_blocking=True) for x in hidden)
-        predicted = pixels(features[clip, position]).float()
-        wanted = targets(pictures, self.patch, clip, position, normalized=normalized)
-        return F.mse_loss(predicted, wanted, reduction="sum") / max(wanted.numel(), 1)
+        def error(pixels: nn.Module, pictures: Tensor, kept: Kept, first: int) -> Tensor:
+            hidden = (~kept.visible).nonzero(as_tuple=True)
+            clip, position = (send(x, features.device) for x in hidden)
+            predicted = pixels(features.index_select(0, clip * length + first + position)).float()
+            wanted = targets(pictures, self.patch, clip, position, normalized=normalized)
+            return F.mse_loss(predicted, wanted, reduction="sum") / max(wanted.numel(), 1)
+
+        return Reconstruction(
+            error(self.audio_pixels, spectrogram, pairing.audio, 0),
+            error(self.video_pixels, frames, pairing.video, sound),
+        )

@@ -123,6 +123,8 @@ def draw_kept(
     grid: tuple[int, int],
     generator: torch.Generator,
     pattern: Pattern = "unstructured",
+    *,
+    own: Sequence[int] | None = None,
 ) -> Kept:
     """Choose the patches that are seen.
 
@@ -133,23 +135,25 @@ def draw_kept(
         pattern: ``unstructured``: any patches. ``time_frequency``: first those in
             int(0.7 ratio columns) whole columns and int(0.7 ratio rows) whole rows are hidden, then any others. Where
             these stripes hold more patches than may be hidden, chance decides which of theirs are seen.
+        own: Which of the clips to choose for, in this order; ``None``: all. What a clip keeps is the same either way.
 
     Returns:
         For each clip :func:`kept_count` of its patches.
     """
     rows, columns = grid
     length = rows * columns
+    clips, chosen = len(ratios), slice(None) if own is None else list(own)
+    ratios = ratios if own is None else [ratios[clip] for clip in own]
     # In the order of the batch, and of the same size whatever the ratios: a clip's noise depends on its place alone.
-    noise = torch.rand(len(ratios), length, generator=generator)
+    noise = torch.rand(clips, length, generator=generator)[chosen]
     if pattern == "time_frequency":
         marked = torch.zeros(len(ratios), rows, columns, dtype=torch.bool)
         for axis, size in ((2, columns), (1, rows)):
-            rank = (
-                torch.rand(len(ratios), size, generator=generator).argsort(dim=1, stable=True).argsort(dim=1)
-            )
+            turn = torch.rand(clips, size, generator=generator)[chosen]
+            rank = turn.argsort(dim=1, stable=True).argsort(dim=1)
             budget = torch.tensor([int(size * ratio * STRIPE_SHARE) for ratio in ratios])
             marked |= (rank < budget[:, None]).unsqueeze(3 - axis)
         noise = noise + marked.flatten(1)
-    rank = noise.argsort(dim=1, stable=True).argsort(dim=1)
     counts = torch.tensor([kept_count(length, ratio) for ratio in ratios])
-    return Kept.from_visible(rank < counts[:, None])
+    first = torch.arange(length) < counts[:, None]
+    return Kept.from_visible(torch.zeros_like(first).scatter_(1, noise.argsort(dim=1, stable=True), first))

@@ -1,15 +1,14 @@
 """Sequences of differing length in one tensor: all tokens of a batch go through each layer in one call.
 
-Linear layers, norms and MLPs act on every token alike, so only attention has to know where a sequence ends. On a CUDA
-device it runs over a jagged nested tensor, one call of a variable-length kernel for the whole batch; elsewhere
-sequences of equal length that stand side by side attend together.
+Linear layers, norms and MLPs act on every token alike, so only attention has to know where a sequence ends. Half
+precision on a CUDA device has a kernel for sequences of differing length, which is called once for the whole batch;
+elsewhere sequences of equal length that stand side by side attend together.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import groupby
 from typing import Literal
 
@@ -17,31 +16,40 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Form = Literal["grouped", "jagged"]
+try:
+    from torch.nn.attention.varlen import varlen_attn
+except ImportError:
+    varlen_attn = None  # type: ignore[assignment]
+
 Norm = Literal["audio", "video", "plain"]
 
 
-@dataclass(frozen=True)
 class Layout:
     """How sequences lie in a packed tensor.
 
-    Attributes:
+    Args:
         lengths: Tokens of each sequence, in order, each at least 1.
         norms: Which norm how many consecutive tokens take; the numbers add up to those of ``lengths``.
+
+    Attributes:
+        runs: (length, sequences) for each stretch of equally long sequences.
+        uniform: Whether all are equally long.
+        longest: Tokens of the longest.
+        offsets: Where each sequence begins, and where the last one ends, (sequences + 1,) int32.
     """
 
-    lengths: tuple[int, ...]
-    norms: tuple[tuple[Norm, int], ...]
+    def __init__(self, lengths: tuple[int, ...], norms: tuple[tuple[Norm, int], ...]) -> None:
+        self.lengths, self.norms = lengths, norms
+        # Whatever a layer reads is an attribute, so that a compiled layer need not be compiled for each batch anew.
+        self.runs = tuple((length, len(list(run))) for length, run in groupby(lengths))
+        self.uniform = len(self.runs) <= 1
+        self.longest = max(lengths, default=0)
+        self.offsets = torch.tensor((0, *lengths)).cumsum(0, dtype=torch.int32)
 
-    @cached_property
-    def runs(self) -> tuple[tuple[int, int], ...]:
-        """(length, sequences) for each stretch of equally long sequences."""
-        return tuple((length, len(list(run))) for length, run in groupby(self.lengths))
-
-    @cached_property
-    def offsets(self) -> Tensor:
-        """Where each sequence begins, and where the last one ends, (sequences + 1,) int64 on the CPU."""
-        return torch.tensor((0, *self.lengths), dtype=torch.int64).cumsum(0)
+    def place(self, device: torch.device) -> None:
+        """Put ``offsets`` on a device, where they stay."""
+        if self.offsets.device != device:
+            self.offsets = send(self.offsets, device)
 
 
 @dataclass(frozen=True)
@@ -56,9 +64,17 @@ class Packed:
     tokens: Tensor
     layout: Layout
 
+    def __post_init__(self) -> None:
+        self.layout.place(self.tokens.device)
+
     def under(self, norm: Norm) -> Packed:
         """The same sequences, all of whose tokens take ``norm``."""
         return Packed(self.tokens, Layout(self.layout.lengths, ((norm, len(self.tokens)),)))
+
+
+def send(indices: Tensor, device: torch.device) -> Tensor:
+    """A copy on a device, for which neither side waits: from ordinary memory the host waits for all earlier kernels."""
+    return (indices.pin_memory() if device.type == "cuda" else indices).to(device, non_blocking=True)
 
 
 def pack_together(parts: list[Packed]) -> Packed:
@@ -70,30 +86,73 @@ def pack_together(parts: list[Packed]) -> Packed:
     return Packed(torch.cat([part.tokens for part in parts]), layout)
 
 
-def attend_packed(
-    query: Tensor, key: Tensor, value: Tensor, layout: Layout, form: Form | None = None
-) -> Tensor:
+def repeated(packed: Packed, times: int) -> Packed:
+    """The same sequences, each ``times`` times in a row."""
+    counts = torch.tensor(packed.layout.lengths)
+    starts = (counts.cumsum(0) - counts).repeat_interleave(times)
+    counts = counts.repeat_interleave(times)
+    tokens = packed.tokens.index_select(0, send(rows_of(starts, counts), packed.tokens.device))
+    norms = tuple((norm, count * times) for norm, count in packed.layout.norms)
+    return Packed(tokens, Layout(tuple(counts.tolist()), norms))
+
+
+def rows_of(starts: Tensor, counts: Tensor) -> Tensor:
+    """Numbers of the rows of some stretches, one stretch after the other.
+
+    Args:
+        starts: First row of each, (stretches,) int64.
+        counts: Rows of each, (stretches,) int64.
+    """
+    ends = counts.cumsum(0)
+    return torch.arange(int(counts.sum())) + (starts - (ends - counts)).repeat_interleave(counts)
+
+
+def attend_packed(query: Tensor, key: Tensor, value: Tensor, layout: Layout) -> Tensor:
     """Attention within each sequence.
+
+    Sequences of several lengths take one call of a kernel made for them where there is one (:func:`has_varlen`), and
+    one call for each run of equally long ones elsewhere.
 
     Args:
         query: (all tokens, heads, head dim).
-        key: Of the same shape.
-        value: Of the same shape.
-        layout: How the sequences lie.
-        form: ``jagged``: one call for all sequences. ``grouped``: one call for each run of equally long ones, without
-            a copy. ``None``: jagged on a CUDA device, grouped elsewhere.
+        key: Of the same shape and precision.
+        value: Of the same shape and precision.
+        layout: How the sequences lie; its offsets on the tokens' device.
 
     Returns:
         (all tokens, heads, head dim).
     """
-    if form is None:
-        form = "jagged" if query.is_cuda else "grouped"
-    if form == "jagged" and len(layout.runs) > 1:
-        return _jagged(query, key, value, layout)
-    return torch.cat(list(_grouped(query, key, value, layout)))
+    if not layout.uniform and has_varlen(query):
+        offsets, longest = layout.offsets, layout.longest
+        mixed = varlen_attn(query, key, value, offsets, offsets, longest, longest)
+        assert isinstance(mixed, Tensor)
+        return mixed
+    parts = list(_by_run(query, key, value, layout))
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def _grouped(query: Tensor, key: Tensor, value: Tensor, layout: Layout) -> Iterator[Tensor]:
+def has_varlen(query: Tensor) -> bool:
+    """Whether torch has a kernel for sequences of differing length that takes this query.
+
+    That asks for torch 2.10, a CUDA device of capability 8.0 (Ampere), half precision, and 8, 16, ... or 256 channels a
+    head.
+    """
+    return (
+        varlen_attn is not None
+        and query.is_cuda
+        and query.dtype in (torch.bfloat16, torch.float16)
+        and query.shape[-1] % 8 == 0
+        and query.shape[-1] <= 256
+        and _is_ampere(query.device)
+    )
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _is_ampere(device: torch.device) -> bool:
+    return torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def _by_run(query: Tensor, key: Tensor, value: Tensor, layout: Layout) -> Iterator[Tensor]:
     tokens = [length * sequences for length, sequences in layout.runs]
     parts = (torch.split(x, tokens) for x in (query, key, value))
     for (length, sequences), *run in zip(layout.runs, *parts, strict=True):
@@ -101,21 +160,6 @@ def _grouped(query: Tensor, key: Tensor, value: Tensor, layout: Layout) -> Itera
         yield F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(0, 1)
 
 
-def _jagged(query: Tensor, key: Tensor, value: Tensor, layout: Layout) -> Tensor:
-    offsets = layout.offsets.to(query.device, non_blocking=True)
-    # Lengths given here need not be fetched from the device before each kernel.
-    shortest, longest = min(layout.lengths), max(layout.lengths)
-    q, k, v = (
-        torch.nested.nested_tensor_from_jagged(x, offsets, min_seqlen=shortest, max_seqlen=longest).transpose(
-            1, 2
-        )
-        for x in (query, key, value)
-    )
-    mixed: Tensor = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).values()
-    return mixed
-
-
 def sequence_means(packed: Packed) -> Tensor:
     """The mean of each sequence's tokens, (sequences, dim)."""
-    lengths = torch.tensor(packed.layout.lengths, dtype=torch.int64).to(packed.tokens.device)
-    return torch.segment_reduce(packed.tokens, "mean", lengths=lengths, unsafe=True)
+    return torch.segment_reduce(packed.tokens, "mean", offsets=packed.layout.offsets, unsafe=True)

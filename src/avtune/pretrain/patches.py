@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from avtune.errors import AvtuneError
 from avtune.pretrain.masking import Kept
-from avtune.pretrain.packing import Layout, Norm, Packed
+from avtune.pretrain.packing import Layout, Norm, Packed, send
 
 TARGET_EPSILON = 1e-6
 """Added to a patch's variance before it is normalised, as MAE does."""
@@ -122,8 +122,7 @@ class Stem(nn.Module):
                 f"pictures are {tuple(pictures.shape[1:])}, and this model takes {(self.channels, *self.size)}: "
                 "prepare them with its preset, or create the model for their size"
             )
-        clip = kept.clip.to(pictures.device, non_blocking=True)
-        position = kept.position.to(pictures.device, non_blocking=True)
+        clip, position = (send(x, pictures.device) for x in (kept.clip, kept.position))
         columns = self.grid[1]
         cells = cut(pictures, self.patch)[clip, position // columns, position % columns]
         x = F.linear(cells.flatten(1), self.weight.flatten(1), self.bias) + self.positions[position]

@@ -58,7 +58,8 @@ def load_media(video: Path, page_folder: Path, poster_time: float = 0.0) -> Medi
     Args:
         video: The media file.
         page_folder: Where the page is written; relative addresses start there.
-        poster_time: The time of the still to show before playing, in seconds.
+        poster_time: The time of the still to show before playing, in seconds. After :data:`PREVIEW_SECONDS` there is
+            none, since it would take decoding the file up to there.
 
     Raises:
         MediaError: The file can't be read at all.
@@ -113,7 +114,7 @@ def _jpeg(frame: NDArray[np.uint8]) -> bytes:
 
 
 def _poster(info: MediaInfo, time: float) -> str:
-    if info.video is None:
+    if info.video is None or time > PREVIEW_SECONDS:
         return ""
     try:
         clip = decode(info.path, [min(max(0.0, time), info.duration)], audio=False, on_frame=_jpeg)

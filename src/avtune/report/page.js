@@ -27,6 +27,18 @@
     player.src = URL.createObjectURL(new Blob([bytes], { type: match[1] }));
   };
 
+  // A player without a timeline begins at the first time that stands beside it.
+  const beginAt = (player, buttons) => {
+    buttons.forEach((button) => button.addEventListener("click", () => {
+      player.currentTime = Number(button.dataset.time);
+      player.play();
+    }));
+    if (!buttons.length) return;
+    player.addEventListener("loadedmetadata", () => {
+      player.currentTime = Number(buttons[0].dataset.time);
+    }, { once: true });
+  };
+
   const describe = (target, data, t, large) => {
     const wrong = data.true && data.true[t] !== data.predicted[t];
     const time = clock(t * data.step) + " – " + clock((t + 1) * data.step);
@@ -47,7 +59,10 @@
     const timeline = card.querySelector(".timeline");
     const player = card.querySelector("video, audio");
     if (player) intoBlob(player);
-    if (!timeline) return;
+    if (!timeline) {
+      if (player) beginAt(player, card.querySelectorAll(".seek"));
+      return;
+    }
     const data = JSON.parse(timeline.querySelector(".data").textContent);
     const scroll = timeline.querySelector(".scroll"), track = timeline.querySelector(".track");
     const ruler = timeline.querySelector(".ruler"), head = timeline.querySelector(".playhead");

@@ -73,15 +73,15 @@ def write_run_page(path: str | Path, report: RunReport) -> None:
     path = Path(path)
     cards = [prediction_card(clip, path.parent, heading="h3") for clip in report.clips]
     sections = [
-        _section("Clips", "".join(card.html for card in cards)),
-        _section("Training", figures.training_curves(report.log)),
-        _section("Parameters", _parameters(report.parameters)),
-        _section("Time spent", _seconds(report.seconds)),
-        *(_section(title, tables.class_table(rows)) for title, rows in report.tables.items()),
-        _section("Scores by class", tables.class_table(report.per_class)),
-        _section("Confusion", _confusion(report)),
-        _section("Notes", tables.notes(report.notes)),
-        _section("Configuration", _configuration(report.config_yaml)),
+        section("Clips", "".join(card.html for card in cards)),
+        section("Training", figures.training_curves(report.log)),
+        section("Parameters", _parameters(report.parameters)),
+        section("Time spent", _seconds(report.seconds)),
+        *(section(title, tables.class_table(rows)) for title, rows in report.tables.items()),
+        section("Scores by class", tables.class_table(report.per_class)),
+        section("Confusion", _confusion(report)),
+        section("Notes", tables.notes(report.notes)),
+        section("Configuration", _configuration(report.config_yaml)),
     ]
     header = (
         f'<p class="kicker">avtune run</p><h1>{escape(report.title)}</h1>'
@@ -90,7 +90,7 @@ def write_run_page(path: str | Path, report: RunReport) -> None:
         f"{figures.score_bars(report.score, report.score_name, report.floors)}</div>"
         f"{tables.facts(report.summary)}"
     )
-    _write(path, report.title, header + "".join(sections), any(card.linked for card in cards))
+    write_page(path, report.title, header + "".join(sections), any(card.linked for card in cards))
 
 
 def write_prediction_page(
@@ -106,11 +106,12 @@ def write_prediction_page(
     path = Path(path)
     card = prediction_card(clip, path.parent, heading="")
     header = f'<p class="kicker">avtune prediction</p><h1>{escape(clip.name)}</h1>'
-    body = header + card.html + _section("Model", tables.facts(model_facts) if model_facts else "")
-    _write(path, clip.name, body, card.linked)
+    body = header + card.html + section("Model", tables.facts(model_facts) if model_facts else "")
+    write_page(path, clip.name, body, card.linked)
 
 
-def _section(title: str, content: str) -> str:
+def section(title: str, content: str) -> str:
+    """HTML under a heading; nothing where there is no content."""
     return f"<section><h2>{escape(title)}</h2>{content}</section>" if content else ""
 
 
@@ -160,7 +161,15 @@ def _configuration(config_yaml: str) -> str:
     return f"<details><summary>config.yaml</summary><pre>{escape(config_yaml)}</pre></details>"
 
 
-def _write(path: Path, title: str, body: str, linked: bool) -> None:
+def write_page(path: Path, title: str, body: str, linked: bool) -> None:
+    """Write a page around its body, with style and script inside. An existing file is replaced, only by a whole one.
+
+    Args:
+        path: The file.
+        title: Of the browser's window.
+        body: HTML.
+        linked: Whether it links to media beside it.
+    """
     files = importlib.resources.files("avtune.report")
     style = files.joinpath("page.css").read_text(encoding="utf-8") + palette.css()
     script = files.joinpath("page.js").read_text(encoding="utf-8")

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
-from avtune.config import RunConfig
-from avtune.datasets import Collection, DatasetError, existing, read
+from avtune.config import DataConfig, PretrainingRunConfig, RunConfig
+from avtune.datasets import Collection, DatasetError, Record, existing, read
 from avtune.datasets.clips import ClipDataset, clip_bytes, distinct_clips, prepare_all
 from avtune.datasets.disk_cache import DiskCache
 from avtune.datasets.manifest import restrict
 from avtune.datasets.sections import cut
 from avtune.datasets.subsets import restrict_test
-from avtune.model import AudioVisualModel
+from avtune.tasks import Task
 from avtune.train import Observer
-from avtune.transforms import Damaged, Prepared
+from avtune.train.order import Order, shuffled, together
+from avtune.transforms import Damaged, Prepared, Preprocessing
 
 CLIPS_WORTH_A_WORKER = 16
 MEMORY_LIMIT_BYTES = 2_000_000_000
@@ -26,6 +28,10 @@ class RunObserver(Observer):
 
     def reading(self, clips: int) -> Callable[[int, int], None] | None:
         """``clips`` clips are about to be read; the answer is called with (done, all)."""
+        return None
+
+    def sharding(self, samples: int) -> Callable[[int, int], None] | None:
+        """``samples`` samples are about to be written into shards; the answer is called with (done, all)."""
         return None
 
     def scoring(self, what: str, clips: int) -> Callable[[int], None] | None:
@@ -46,9 +52,16 @@ class Clips:
     splits: dict[str, ClipDataset]
 
 
+class Prepares(Protocol):
+    """What says how clips are prepared and what their truth is: a model, or what stands for one."""
+
+    preprocessing: Preprocessing
+    task: Task
+
+
 def prepare_clips(
-    config: RunConfig,
-    model: AudioVisualModel,
+    config: RunConfig | PretrainingRunConfig,
+    model: Prepares,
     collection: Collection,
     observer: RunObserver,
     splits: tuple[str, ...] = ("train", "validation", "test"),
@@ -56,8 +69,9 @@ def prepare_clips(
     """Make datasets of a collection's splits, decoding every clip once where all fit in memory or on disk.
 
     Raises:
-        DatasetError: ``data.cache_folder`` cannot be used.
+        DatasetError: ``data.cache_folder`` cannot be used, or the clips were prepared for another model.
     """
+    _refuse_other_tensors(collection, model.preprocessing)
     present = {split: records for split in splits if (records := collection.splits.get(split, ()))}
     everything = [record for records in present.values() for record in records]
     disk = _disk_cache(config, observer)
@@ -81,7 +95,37 @@ def prepare_clips(
     return Clips(collection, datasets)
 
 
-def _disk_cache(config: RunConfig, observer: RunObserver) -> DiskCache | None:
+def _refuse_other_tensors(collection: Collection, preprocessing: Preprocessing) -> None:
+    """Stored tensors fit a model only if its own preprocessing made them."""
+    if collection.preprocessing is None:
+        return
+    found, wanted = collection.preprocessing, preprocessing.state()
+    if Preprocessing.from_state(found) != preprocessing:
+        other = ", ".join(name for name, value in wanted.items() if found[name] != value)
+        raise DatasetError(
+            f"{collection.root}: its clips were prepared for a model with other inputs ({other}); prepare them with "
+            "this run's recipe and settings, or train from shards of media files"
+        )
+
+
+def clip_order(data: DataConfig, records: Sequence[Record]) -> Order:
+    """The order of an epoch that shows each clip once.
+
+    Args:
+        data: ``shards_at_once``.
+        records: The clips.
+
+    Raises:
+        DatasetError: ``data.shards_at_once`` is below 1.
+    """
+    if data.shards_at_once is None:
+        return shuffled(len(records))
+    if data.shards_at_once < 1:
+        raise DatasetError(f"data.shards_at_once is {data.shards_at_once}; set it to 1 or more, or leave it out")
+    return together([record.files for record in records], data.shards_at_once)
+
+
+def _disk_cache(config: RunConfig | PretrainingRunConfig, observer: RunObserver) -> DiskCache | None:
     if config.data.cache_folder is None:
         return None
     disk = DiskCache.open(config.data.cache_folder, config.data.cache_gigabytes)
@@ -90,16 +134,23 @@ def _disk_cache(config: RunConfig, observer: RunObserver) -> DiskCache | None:
     return disk
 
 
-def read_collection(config: RunConfig, observer: RunObserver) -> Collection:
+def find_clips(data: DataConfig) -> Collection:
+    """The clips of a dataset that are on disk and that its manifest does not leave out.
+
+    Raises:
+        DatasetError: See :func:`avtune.datasets.read` and :func:`avtune.datasets.existing`.
+    """
+    collection = existing(read(data))
+    return collection if data.manifest is None else restrict(collection, Path(data.manifest))
+
+
+def read_collection(config: RunConfig | PretrainingRunConfig, observer: RunObserver) -> Collection:
     """Read a run's dataset and say what is to be said about it; files longer than one input become several clips.
 
     Raises:
         DatasetError: It is not there, or holds nothing to train on.
     """
-    collection = existing(read(config.data))
-    if config.data.manifest is not None:
-        collection = restrict(collection, Path(config.data.manifest))
-    collection = restrict_test(collection, config.data)
+    collection = restrict_test(find_clips(config.data), config.data)
     collection = cut(collection, config.input.segments, config.input.segment_seconds)
     for warning in collection.warnings:
         observer.message(warning)

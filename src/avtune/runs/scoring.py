@@ -159,20 +159,27 @@ def write_metrics(
     """Write ``metrics.json``: scores, floors, weights, clips, time, versions."""
     epochs = [row for row in read_log(folder / "log.jsonl") if row["event"] == "epoch"]
     parameters = count_parameters(model.network)
+    write_recorded(folder, clips, sheet, {
+        "validation": max((row["validation"] for row in epochs if "validation" in row), default=None),
+        "parameters": {**asdict(parameters), "total": parameters.total},
+        "seconds": seconds,
+        "seed": model.config.train.seed,
+    })  # fmt: skip
+
+
+def write_recorded(folder: Path, clips: Clips, sheet: ScoreSheet, facts: dict[str, Any]) -> None:
+    """Write ``metrics.json``: what any kind of run found, on what, with which versions, and ``facts`` besides."""
     content = {
         "split": sheet.split,
         "score": {"name": sheet.scores.name, "value": sheet.scores.value},
         "floors": sheet.floors,
-        "validation": max((row["validation"] for row in epochs if "validation" in row), default=None),
         "details": sheet.scores.details,
-        "parameters": {**asdict(parameters), "total": parameters.total},
         "clips": {split: len(dataset) for split, dataset in clips.splits.items()},
         "scored_clips": sheet.clips,
         "missing": list(clips.collection.missing),
         "damaged": sheet.damaged,
         "warnings": list(clips.collection.warnings),
-        "seconds": seconds,
-        "seed": model.config.train.seed,
+        **facts,
         "versions": {
             "avtune": avtune.__version__,
             "torch": torch.__version__,

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 
 from avtune.config import EncoderConfig, RunConfig
+from avtune.datasets import Record
 from avtune.errors import AvtuneError
 from avtune.model import CONFIG, AudioVisualModel
 from avtune.recipes import to_yaml
 from avtune.report import write_run_page
-from avtune.runs.clips import Clips, RunObserver, prepare_clips, read_collection
+from avtune.runs.clips import Clips, RunObserver, clip_order, prepare_clips, read_collection
 from avtune.runs.page import run_report
 from avtune.runs.scoring import FLOORS, ScoreSheet, score_run, write_metrics
 from avtune.tasks import create_task
 from avtune.train import Trainer
 from avtune.train.files import write_atomically
-from avtune.train.order import balanced_weights
+from avtune.train.order import Order, balanced_weights, drawn, together
 
 REPORT = "report.html"
 
@@ -58,7 +60,7 @@ def train_run(config: RunConfig, folder: Path, observer: RunObserver | None = No
     seconds = {"preparing clips": prepared - started}
     damaged = fit_model(model, config, folder, clips, observer)
     seconds["training"] = time.perf_counter() - prepared
-    main = _is_main()
+    main = is_main()
     if main:
         model.save(folder)
     if config.train.floors:
@@ -100,11 +102,10 @@ def fit_model(
                 "computed twice; leave one of them out"
             )
         model.network.encoder.compile()
-    balanced = config.train.sampling == "balanced"
     trainer = Trainer(
         model.network, model.task, model.config, folder, train, clips.splits.get("validation"),
         names=[record.name for record in train.records],
-        weights=balanced_weights([record.truths for record in train.records]) if balanced else None,
+        order=_order(config, train.records),
         observer=observer,
         workers=0 if train.cached else config.data.workers,
     )  # fmt: skip
@@ -112,6 +113,18 @@ def fit_model(
     model.network.load_trained_state(result.weights)
     model.eval()
     return result.progress.damaged
+
+
+def _order(config: RunConfig, records: Sequence[Record]) -> Order:
+    if config.train.sampling != "uniform" and config.data.shards_at_once is not None:
+        raise AvtuneError(
+            f"train.sampling {config.train.sampling} draws clips from all shards; leave data.shards_at_once out"
+        )
+    if config.train.sampling == "balanced":
+        return drawn(balanced_weights([record.truths for record in records]))
+    if config.train.sampling == "by_clip":
+        return together([(record.source, record.start) for record in records])
+    return clip_order(config.data, records)
 
 
 def _fit_floors(config: RunConfig, folder: Path, clips: Clips, observer: RunObserver) -> None:
@@ -137,12 +150,13 @@ def _fit_floors(config: RunConfig, folder: Path, clips: Clips, observer: RunObse
     if not (folder / "state").exists():
         model.task.begin(model.network.head)
     fit_model(model, alone, folder, clips, observer)
-    if _is_main():
+    if is_main():
         model.save(folder)
     if torch.distributed.is_initialized():
         # Every process reads them back for scoring.
         torch.distributed.barrier()
 
 
-def _is_main() -> bool:
+def is_main() -> bool:
+    """Whether this is the only process, or the first of several."""
     return not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0

@@ -59,9 +59,14 @@ class ClassificationTask(Task):
             )
         if head.loss != HeadConfig().loss:
             raise AvtuneError(f"head.loss {head.loss} is for event localization; leave it out")
+        if not 0 <= head.label_smoothing < 1:
+            raise AvtuneError(f"head.label_smoothing is {head.label_smoothing}; set it from 0 to below 1")
         if head.name == "ma_avt":
-            if head.multi_label:
-                raise AvtuneError("the head ma_avt gives a clip one label; leave head.multi_label out")
+            if head.multi_label or head.label_smoothing:
+                raise AvtuneError(
+                    "the head ma_avt gives a clip one label and brings its own loss; leave head.multi_label and "
+                    "head.label_smoothing out"
+                )
             self.background = len(labels)
         self.mixable = self.background is None
 
@@ -94,15 +99,17 @@ class ClassificationTask(Task):
         """Each class's share, (batch, classes)."""
         return target.float() if self.head.multi_label else F.one_hot(target, len(self.labels)).float()
 
-    def loss(self, outputs: Tensor, encoded: Encoded, batch: Batch) -> Loss:
+    def loss(self, outputs: Tensor, encoded: Encoded | None, batch: Batch) -> Loss:
         """Cross-entropy of the class; or the mean over classes of each one's binary cross-entropy.
 
         Soft targets (mixed clips) are taken as well: (batch, classes) floats. The head ``ma_avt`` and MBT's
-        ``class_token`` bring their own losses, the first for each segment (the papers' clips have one).
+        ``class_token`` bring their own losses, the first for each segment (the papers' clips have one); other heads
+        need no ``encoded``.
         """
         assert batch.target is not None
         with full_precision(outputs):
             if self.background is not None:
+                assert encoded is not None
                 segments = encoded.notes.records[SEGMENT_LOGITS][-1].float()
                 told = batch.target[:, None].expand_as(batch.valid)
                 total = self.kind.loss(segments, encoded.notes, told, batch.valid, self.head)
@@ -110,16 +117,18 @@ class ClassificationTask(Task):
             counted = batch.valid.any(dim=1)
             answers = [outputs]
             if self.head.name == "mbt" and mbt_settings(self.head).read == "class_token":
+                assert encoded is not None
                 own = encoded.notes.records["stream_logits"][-1]
                 answers = [clip_mean_logits(part, batch.valid) for part in own]
             losses = [self._loss(part[counted].float(), batch.target[counted]) for part in answers]
         return Loss(torch.stack(losses).mean(), int(counted.sum()))
 
     def _loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        smoothing = self.head.label_smoothing
         if self.head.multi_label:
-            each = F.binary_cross_entropy_with_logits(logits, target.float(), reduction="none")
-            return each.mean(dim=1).sum()
-        return F.cross_entropy(logits, target, reduction="sum")
+            soft = (1 - smoothing) * target.float() + smoothing / len(self.labels)
+            return F.binary_cross_entropy_with_logits(logits, soft, reduction="none").mean(dim=1).sum()
+        return F.cross_entropy(logits, target, reduction="sum", label_smoothing=smoothing)
 
     def foreground(self, batch: Batch) -> Tensor:
         """Valid segments of clips with both streams that belong together, (batch * T,) bool."""
@@ -176,7 +185,7 @@ class ClassificationTask(Task):
 
         return {"majority": majority}
 
-    def parts(self, outputs: Tensor, encoded: Encoded, batch: Batch) -> dict[str, Tensor]:
+    def parts(self, outputs: Tensor, encoded: Encoded | None, batch: Batch) -> dict[str, Tensor]:
         """``probabilities`` (batch, classes): softmax over classes, or a sigmoid of each."""
         scores = outputs.float()
         return {"probabilities": scores.sigmoid() if self.head.multi_label else scores.softmax(-1)}

@@ -89,13 +89,14 @@ class ShuffledSound(Dataset[Sample | Damaged]):
         return Damaged(sample.name, "", "no other clip's sound can be read")
 
 
-def loader(clips: Clips, batches: list[list[int]], workers: int) -> DataLoader[Batch]:
-    """Batches of given clips, prepared by ``workers`` processes (0: by this one)."""
+def loader(clips: Clips, batches: list[list[int]], workers: int, pinned: bool = False) -> DataLoader[Batch]:
+    """Batches of given clips, prepared by ``workers`` processes (0: by this one); ``pinned``: in page-locked memory."""
     return DataLoader(
         cast(Any, clips),
         batch_sampler=batches,
         collate_fn=collate,
         num_workers=workers,
+        pin_memory=pinned,
         # Its own generator: drawing seeds for workers from the global one would make a resumed run differ.
         generator=torch.Generator().manual_seed(0),
         multiprocessing_context="spawn" if workers else None,

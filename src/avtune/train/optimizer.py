@@ -10,20 +10,28 @@ from torch import nn
 
 from avtune.config import OptimizerConfig
 from avtune.errors import AvtuneError
+from avtune.tasks.network import part_of
 
 
 def parameter_groups(network: nn.Module, config: OptimizerConfig) -> list[dict[str, object]]:
     """Trainable weights by role, each with its learning rate; matrices apart from what is never decayed.
 
     Args:
-        network: A module with children ``encoder`` (with ``fusion`` and ``tuning``) and ``head``.
+        network: A module whose parts :func:`avtune.tasks.network.part_of` knows by name.
         config: Rates; a rate left ``None`` is ``config.lr``.
 
     Returns:
-        Groups ``method`` (fusion and tuning), ``gates`` (their scalars), ``head``, ``towers`` (what they free of
-        the towers), split by weight decay; empty ones left out.
+        Groups ``method`` (fusion and tuning), ``gates`` (their scalars), ``head``, ``joint`` (a whole encoder's layers
+        over both modalities), ``towers`` (what is trained of the towers, or a whole encoder), split by weight decay;
+        empty ones left out.
     """
-    rates = {"method": config.lr, "gates": config.lr_gate, "head": config.lr_head, "towers": config.lr_tower}
+    rates = {
+        "method": config.lr,
+        "gates": config.lr_gate,
+        "head": config.lr_head,
+        "joint": config.lr_tower if config.lr_joint is None else config.lr_joint,
+        "towers": config.lr_tower,
+    }
     members: dict[tuple[str, bool], list[nn.Parameter]] = {}
     for name, weight in network.named_parameters():
         if not weight.requires_grad:
@@ -41,11 +49,8 @@ def parameter_groups(network: nn.Module, config: OptimizerConfig) -> list[dict[s
 
 
 def _role(name: str, weight: nn.Parameter) -> str:
-    if name.startswith("head."):
-        return "head"
-    if not name.startswith(("encoder.fusion.", "encoder.tuning.")):
-        return "towers"
-    return "gates" if weight.numel() == 1 else "method"
+    part = part_of(name)
+    return "gates" if part == "method" and weight.numel() == 1 else part
 
 
 def build_optimizer(network: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
@@ -86,7 +91,9 @@ def schedule_factor(config: OptimizerConfig, *, steps: int, steps_per_epoch: int
         if config.schedule == "linear":
             return max(0.0, 1 - done)
         if config.schedule == "step":
-            return float(config.step_factor ** (step // (steps_per_epoch * config.step_epochs)))
+            epoch = step // steps_per_epoch
+            start = config.step_epochs if config.step_start is None else config.step_start
+            return float(config.step_factor ** max(0, (epoch - start) // config.step_epochs + 1))
         return 1.0
 
     return factor

@@ -3,10 +3,52 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+
+Places: TypeAlias = npt.NDArray[np.int64]
+Order: TypeAlias = Callable[[np.random.Generator], Places]
+"""Draws an epoch's clips in their order, by index; as many as there are clips."""
+
+
+def shuffled(clips: int) -> Order:
+    """Each clip once.
+
+    Args:
+        clips: Number of clips.
+    """
+    return lambda generator: generator.permutation(clips)
+
+
+def drawn(weights: Sequence[float]) -> Order:
+    """Draws with replacement.
+
+    Args:
+        weights: Chance of each clip, not normalised.
+    """
+    chances = np.asarray(weights) / np.sum(weights)
+    return lambda generator: generator.choice(len(chances), size=len(chances), p=chances)
+
+
+def together(groups: Sequence[Hashable], at_once: int = 1) -> Order:
+    """Each item once, those of a group side by side; groups, and the items of each, in random order.
+
+    Args:
+        groups: The group of each item.
+        at_once: How many groups are mixed with each other, at least 1.
+    """
+
+    def order(generator: np.random.Generator) -> Places:
+        places = generator.permutation(len(groups))
+        ranks: dict[Hashable, int] = {}
+        for place in places:
+            ranks.setdefault(groups[place], len(ranks) // at_once)
+        return np.array(sorted(places, key=lambda place: ranks[groups[place]]), dtype=np.int64)
+
+    return order
 
 
 def balanced_weights(truths: Sequence[Sequence[str]]) -> list[float]:
@@ -34,15 +76,14 @@ def epoch_windows(
     process: int,
     seed: int,
     epoch: int,
-    weights: Sequence[float] | None = None,
+    order: Order | None = None,
 ) -> list[list[list[int]]]:
     """The clips that one process sees in one epoch, by update and micro-batch.
 
-    The order of clips is that of ``seed`` and ``epoch`` alone: all of them, or with ``weights`` as many draws. It is
-    cut into as few windows, one for each update, of at most ``batch_size * processes * accumulate`` clips as it takes,
-    of as equal size as can be (17 clips by 16 are 9 and 8, not 16 and 1); each of these into at most ``accumulate``
-    micro-batches, and each of those into one piece per process. So an update has the same clips whichever of the three
-    factors makes up its size.
+    What ``order`` draws with ``seed`` and ``epoch`` is cut into as few windows, one for each update, of at most
+    ``batch_size * processes * accumulate`` clips as it takes, of as equal size as can be (17 clips by 16 are 9 and 8,
+    not 16 and 1); each of these into at most ``accumulate`` micro-batches, and each of those into one piece per
+    process. So an update has the same clips whichever of the three factors makes up its size.
 
     Args:
         clips: Number of clips, at least 1.
@@ -52,27 +93,24 @@ def epoch_windows(
         process: Index of this one.
         seed: Seed of the run.
         epoch: Index of the epoch.
-        weights: Chance of each clip, not normalised, to be drawn, with replacement; ``None``: each comes once.
+        order: Draws the clips; ``None``: each once, shuffled.
 
     Returns:
         Clip indices; as many windows and micro-batches on every process. A piece can be empty if
         ``batch_size`` is 1 or there are fewer clips than processes.
     """
     generator = np.random.default_rng([seed, epoch])
-    if weights is None:
-        order = generator.permutation(clips)
-    else:
-        order = generator.choice(clips, size=clips, p=np.asarray(weights) / np.sum(weights))
+    places = (order or shuffled(clips))(generator)
     size = batch_size * processes
     windows = []
-    for window in _split(order, size * accumulate):
+    for window in _split(places, size * accumulate):
         pieces = [np.array_split(batch, processes)[process] for batch in _split(window, size)]
         windows.append([[int(k) for k in piece] for piece in pieces])
     return windows
 
 
-def _split(order: npt.NDArray[np.int64], largest: int) -> list[npt.NDArray[np.int64]]:
-    return np.array_split(order, -(-len(order) // largest))
+def _split(places: Places, largest: int) -> list[Places]:
+    return np.array_split(places, -(-len(places) // largest))
 
 
 def update_seed(seed: int, step: int, process: int) -> int:

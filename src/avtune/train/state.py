@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from avtune.config import RunConfig
+from avtune.config import PretrainingRunConfig, RunConfig
 from avtune.errors import AvtuneError
 from avtune.train.files import remove_leftovers, write_atomically
 
@@ -85,7 +85,9 @@ class ResumeError(AvtuneError):
     """A saved state that does not belong to this run or cannot be read."""
 
 
-def run_identity(config: RunConfig, names: list[str], processes: int) -> dict[str, str]:
+def run_identity(
+    config: RunConfig | PretrainingRunConfig, names: list[str], processes: int
+) -> dict[str, str]:
     """What makes a run this run: each setting that has an effect, the clips, the number of processes.
 
     Args:
@@ -99,7 +101,7 @@ def run_identity(config: RunConfig, names: list[str], processes: int) -> dict[st
         for name, value in values.items()
     }
     for name in WITHOUT_EFFECT:
-        del settings[name]
+        settings.pop(name, None)
     clips = hashlib.sha256("\n".join(names).encode("utf-8", "surrogateescape")).hexdigest()[:16]
     return {**settings, "number of processes": str(processes), "training clips": clips}
 

@@ -1,6 +1,7 @@
 """From a clip to tensors: frames, log-mel spectrograms, and batches of both."""
 
-from avtune.transforms.augment import crop_segments, flip_frames, mix_clips
+from avtune.transforms.augment import crop_segments, drop_stream, flip_frames, mix_clips
+from avtune.transforms.augment_sound import add_noise, mask_sound, roll_sound
 from avtune.transforms.collate import Batch, Damaged, Sample, collate
 from avtune.transforms.frames import normalise_frames, resize_frame
 from avtune.transforms.log_mel import log_mel
@@ -17,14 +18,18 @@ __all__ = [
     "Prepared",
     "Preprocessing",
     "Sample",
+    "add_noise",
     "check_spectrogram_size",
     "collate",
     "crop_segments",
+    "drop_stream",
     "flip_frames",
     "log_mel",
+    "mask_sound",
     "mine_foreground",
     "mix_clips",
     "normalise_frames",
     "resize_frame",
     "resolve_audio",
+    "roll_sound",
 ]

@@ -48,7 +48,7 @@ def crop_segments(
     return replace(
         batch,
         frames=batch.frames[clip, kept],
-        spectrogram=batch.spectrogram[clip, kept],
+        spectrogram=batch.spectrogram if batch.spectrogram.shape[1] == 1 else batch.spectrogram[clip, kept],
         valid=batch.valid[clip, kept],
         target=batch.target[clip, kept] if target_per_segment and batch.target is not None else batch.target,
     )
@@ -91,6 +91,33 @@ def flip_frames(
         frames=mirror(batch.frames),
         target=mirror(target) if target_is_picture and target is not None else target,
     )
+
+
+def drop_stream(batch: Batch, share: float, *, seed: int, epoch: int) -> Batch:
+    """Leave out the sound or the frames of all clips of some batches (AVSiam's mixed modalities, with 0.5).
+
+    Whether, and which, depends on the seed, the epoch and the names of the batch's clips: processes, which see other
+    clips, draw each for themselves, as the authors' do. A clip that has one stream keeps it.
+
+    Args:
+        batch: Clips.
+        share: Probability that a batch loses a stream, in [0, 1]; either one in half of the cases.
+        seed: Seed of the run.
+        epoch: Index of the epoch, from 0.
+
+    Raises:
+        AvtuneError: ``share`` is not in [0, 1].
+    """
+    if not 0 <= share <= 1:
+        raise AvtuneError(f"train.drop_stream is {share}; it must be between 0 and 1")
+    if share == 0 or not batch.names:
+        return batch
+    drawn = draw("\n".join(sorted(batch.names)), seed, epoch, 14)
+    if drawn < share / 2:
+        return replace(batch, has_video=batch.has_video & ~batch.has_audio)
+    if drawn < share:
+        return replace(batch, has_audio=batch.has_audio & ~batch.has_video)
+    return batch
 
 
 MIXING = 10.0

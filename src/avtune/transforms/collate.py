@@ -52,7 +52,8 @@ class Batch:
 
     Attributes:
         frames: uint8 (B, T, 3, size, size), not normalised.
-        spectrogram: float32 (B, T, rows, columns), normalised.
+        spectrogram: float32 (B, T, rows, columns), normalised, or (B, 1, rows, columns) where all segments hear the
+            same.
         has_audio: bool (B,).
         has_video: bool (B,).
         valid: bool (B, T).

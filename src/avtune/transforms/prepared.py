@@ -13,9 +13,9 @@ class Prepared:
 
     Attributes:
         frames: uint8 (T, 3, size, size), resized, not normalised; the mean colour where there is no video.
-        spectrogram: float32 (T, rows, columns), normalised; rows are time steps and columns mel bands, or
-            the other way round where the preset says so; zeros where there is no sound (a silent track is
-            real data and gives the floor of the log-mel instead).
+        spectrogram: float32 (T, rows, columns), normalised, or (1, rows, columns) where all segments hear the same;
+            rows are time steps and columns mel bands, or the other way round where the preset says so; zeros where
+            there is no sound (a silent track is real data and gives the floor of the log-mel instead).
         has_video: bool ().
         has_audio: bool ().
         valid: bool (T,), which segments exist in the file; the others repeat its last frame.

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from avtune.config import InputConfig
 from avtune.errors import AvtuneError
-from avtune.media import Damage, MediaError, VideoStream, decode, probe
+from avtune.media import Damage, MediaError, MediaFile, VideoStream, decode, probe
 from avtune.transforms.frames import mean_frame, resize_frame
 from avtune.transforms.prepared import Prepared
 from avtune.transforms.presets import AudioPreset, check_spectrogram_size, resolve_audio
@@ -164,6 +164,11 @@ class Preprocessing:
         """Rows and columns of one spectrogram."""
         return self.audio.shape
 
+    @property
+    def sounds(self) -> int:
+        """Spectrograms of a clip: one for each segment, or one where all segments hear the same."""
+        return 1 if self.audio.placement == "clip" else self.segments
+
     def frame_times(self, duration: float, start: float = 0.0, rate: float = 25.0) -> list[float]:
         """When the frame of each segment is taken.
 
@@ -202,7 +207,7 @@ class Preprocessing:
         """
         return sound_windows(self._section(start, samples / self.audio.sample_rate), samples, self.audio)
 
-    def load(self, path: str | Path, start: float = 0.0) -> Prepared:
+    def load(self, path: MediaFile, start: float = 0.0) -> Prepared:
         """Decode and prepare ``segments`` segments of a file.
 
         Args:
@@ -212,11 +217,10 @@ class Preprocessing:
         Raises:
             MediaError: If the file cannot be read, has neither video nor sound, or ends before ``start``.
         """
-        path = Path(path)
         info = probe(path)
         if start < 0 or (start > 0 and start >= info.duration):
             raise MediaError(
-                path,
+                info.path,
                 f"has no second {start:g}, it lasts {info.duration:.2f} s",
                 "correct the start of the clip",
             )
@@ -231,10 +235,10 @@ class Preprocessing:
             until=end,
         )
         sound = self._sound(clip.waveform, round(begin * self.audio.sample_rate))
-        return self._prepare(path, section, clip.frames, sound, damage_notes(clip.damage))
+        return self._prepare(info.path, section, clip.frames, sound, damage_notes(clip.damage))
 
     def load_windows(
-        self, path: str | Path, stride_segments: int | None = None
+        self, path: MediaFile, stride_segments: int | None = None
     ) -> Iterator[tuple[float, Prepared]]:
         """Prepare a file of any length as overlapping or adjoining inputs; the file is decoded once.
 
@@ -252,7 +256,6 @@ class Preprocessing:
             MediaError: If the file cannot be read or has neither video nor sound.
             ValueError: If ``stride_segments`` is not within 1 and T.
         """
-        path = Path(path)
         info = probe(path)
         stride = self.segments if stride_segments is None else stride_segments
         starts = section_starts(info.duration, self.segments, self.segment_seconds, stride)
@@ -266,7 +269,7 @@ class Preprocessing:
         notes = damage_notes(clip.damage)
         for section, of_section in zip(sections, times, strict=True):
             frames = None if shown is None else [shown[time] for time in of_section]
-            yield section.start, self._prepare(path, section, frames, sound, notes)
+            yield section.start, self._prepare(info.path, section, frames, sound, notes)
 
     def from_arrays(
         self,
@@ -362,9 +365,9 @@ class Preprocessing:
     def _spectrogram(self, section: Section, sound: _Sound | None, remarks: list[str]) -> Tensor:
         if sound is None:
             remarks.append("no sound")
-            return torch.zeros(self.segments, *self.audio.shape)
+            return torch.zeros(self.sounds, *self.audio.shape)
         samples = sound.first + sound.waveform.shape[0]
-        windows = sound_windows(section, samples, self.audio)
+        windows = sound_windows(section, samples, self.audio)[: self.sounds]
         shifted = [(first - sound.first, end - sound.first) for first, end in windows]
         if float((sound.waveform - sound.mean).abs().max()) < SILENCE_PEAK:
             remarks.append("the sound is silent")

@@ -144,6 +144,11 @@ class AudioPreset:
         return front_end.frames(self.tiled_samples, self.frame_samples, self.shift_samples)
 
     @property
+    def blank(self) -> float:
+        """Value of the steps that fill up a short sound."""
+        return -self.mean / (2 * self.std) if self.pad == "before_normalising" else 0.0
+
+    @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns of the picture."""
         return (self.steps, self.mels) if self.rows == "time" else (self.mels, self.steps)
@@ -308,6 +313,11 @@ AUDIO_PRESETS: dict[str, AudioPreset] = {
 }
 
 
+OWN = "; own "
+SETTABLE = tuple(field.name for field in fields(AudioInput) if field.name != "preset")
+"""Fields of a front end that a recipe can set beside the preset's name."""
+
+
 def resolve_audio(audio: AudioInput) -> AudioPreset:
     """Take a preset and put the fields that a recipe sets in their place.
 
@@ -327,15 +337,33 @@ def resolve_audio(audio: AudioInput) -> AudioPreset:
         hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(AUDIO_PRESETS)}"
         raise AvtuneError(f"input.audio.preset {name!r} is unknown; {hint}")
     preset = AUDIO_PRESETS[name]
-    settable = {field.name for field in fields(AudioPreset)}
     own: dict[str, Any] = {
         setting: value
         for setting, value in asdict(audio).items()
-        if setting in settable and value is not None and value != getattr(preset, setting)
+        if setting in SETTABLE and value is not None and value != getattr(preset, setting)
     }
     if not own:
         return preset
-    return replace(preset, **own, source=f"{preset.source}; own {', '.join(own)}")
+    return replace(preset, **own, source=f"{preset.source}{OWN}{', '.join(own)}")
+
+
+def stated_audio(audio: AudioPreset) -> AudioInput:
+    """What a recipe has to state so that :func:`resolve_audio` gives ``audio``.
+
+    Args:
+        audio: What :func:`resolve_audio` gave.
+
+    Raises:
+        AvtuneError: It is from no preset of this version.
+    """
+    source = audio.source.split(OWN)[0]
+    for name, preset in AUDIO_PRESETS.items():
+        if preset.source == source:
+            own = {setting: getattr(audio, setting) for setting in SETTABLE}
+            stated = AudioInput(name, **{k: v for k, v in own.items() if v != getattr(preset, k)})
+            if resolve_audio(stated) == audio:
+                return stated
+    raise AvtuneError(f"the sound was prepared by a preset of another version ({source}); use that version")
 
 
 def check_spectrogram_size(audio: AudioPreset, size: int, tower: str) -> None:

@@ -10,19 +10,16 @@ repository root:
 
 import argparse
 import json
-import os
-import platform
 import shutil
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-import av
 import torch
 from decode_speed import RATE, SECONDS, SIZES, make_clip
+from machine import machine
 
-from avtune.compare import processor_name
 from avtune.config import AudioInput, InputConfig
 from avtune.datasets import Record
 from avtune.datasets.clips import ClipDataset
@@ -90,14 +87,7 @@ def main() -> None:
             print(rows[-1], flush=True)
     result = {
         "command": f"OMP_NUM_THREADS=1 python benchmarks/data_cache.py --clips {arguments.clips}",
-        "machine": {
-            "cpu": processor_name(),
-            "cores": os.cpu_count(),
-            "load_average_at_end": [round(load, 1) for load in os.getloadavg()],
-            "python": platform.python_version(),
-            "pyav": av.__version__,
-            "torch": torch.__version__,
-        },
+        "machine": machine(torch=torch.__version__),
         "note": "One process, one thread; the second epoch found its files in the system's page cache. Other programs "
         "ran on the machine, which elapsed times show and CPU times do not.",
         "clips": f"{SECONDS} s, {RATE} frames a second, H.264 with B-frames, AAC stereo, generated",

@@ -8,8 +8,6 @@ writes benchmarks/results/decode_speed.json. Run from the repository root:
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import tempfile
 import time
@@ -19,8 +17,8 @@ from pathlib import Path
 
 import av
 import numpy as np
+from machine import machine
 
-from avtune.compare import processor_name
 from avtune.media import decode, decode_audio, probe, write_video
 
 SECONDS = 10
@@ -150,14 +148,9 @@ def main() -> None:
         rows = measure(arguments.repeats, Path(folder))
     result = {
         "command": f"OMP_NUM_THREADS=1 python benchmarks/decode_speed.py --repeats {arguments.repeats}",
-        "machine": {
-            "cpu": processor_name(),
-            "cores": os.cpu_count(),
-            "load_average_at_end": [round(load, 1) for load in os.getloadavg()],
-            "python": platform.python_version(),
-            "pyav": av.__version__,
-            "ffmpeg": {name: ".".join(map(str, version)) for name, version in av.library_versions.items()},
-        },
+        "machine": machine(
+            ffmpeg={name: ".".join(map(str, version)) for name, version in av.library_versions.items()}
+        ),
         "note": "CPU time of one process with one decoding thread, median; other programs ran on the machine.",
         "clips": f"{SECONDS} s, {RATE} frames a second, H.264 with B-frames, AAC stereo {SAMPLE_RATE} Hz, generated",
         "rows": rows,

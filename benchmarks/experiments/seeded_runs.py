@@ -41,7 +41,10 @@ def experiment_parser(description: str | None, result: str) -> argparse.Argument
         "--commit", default=source_commit(), help="of the code, where there is no checkout to ask"
     )
     parser.add_argument(
-        "--settings", nargs=argparse.REMAINDER, default=[], help="behind all else: further settings of the runs"
+        "--settings",
+        nargs=argparse.REMAINDER,
+        default=[],
+        help="behind all else: further settings of the runs",
     )
     return parser
 

@@ -25,7 +25,7 @@ QUICK = [
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("bandstand")
-    render_bandstand(root, 12, seed=3, workers=1)
+    render_bandstand(root, 12, seed=3, size=64, rate=4, workers=1)
     return root
 
 

@@ -322,6 +322,8 @@ def alike(labels: Sequence[str]) -> tuple[str, ...]:
 
 def printable(text: str) -> str:
     """Replace what no terminal or UTF-8 file can show: control characters and undecodable bytes of names."""
+    if text.isprintable():
+        return text
     return "".join("?" if ord(char) < 32 or 0xD800 <= ord(char) <= 0xDFFF else char for char in text)
 
 

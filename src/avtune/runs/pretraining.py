@@ -13,7 +13,7 @@ from avtune.config import DataConfig, HeadConfig, PretrainingRunConfig
 from avtune.datasets import Collection, DatasetError
 from avtune.datasets.clips import ClipDataset
 from avtune.errors import AvtuneError
-from avtune.model import CONFIG
+from avtune.model import CONFIG, accelerator
 from avtune.options import choose
 from avtune.pretrain import OBJECTIVES
 from avtune.pretrain.backbone import take_backbone
@@ -209,9 +209,8 @@ def match(
     Raises:
         AvtuneError: No clip has both that can be read.
     """
-    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     found = evaluate(
-        Matcher(model.to(device), preparation.preprocessing), preparation.task, OneFrame(clips),
+        Matcher(model.to(accelerator()), preparation.preprocessing), preparation.task, OneFrame(clips),
         batch_size=config.train.batch_size, workers=0 if clips.cached else config.data.workers,
         advanced=observer.scoring(f"the {split} clips", len(clips)),
     )  # fmt: skip

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import multiprocessing
+import pickle
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -23,6 +24,24 @@ from avtune.datasets.unpacked import read_picture, read_sound
 from avtune.media import FilePart, MediaError
 from avtune.transforms import Damaged, Prepared, Preprocessing, Sample
 from avtune.transforms.preprocessing import damage_notes
+
+
+class _Packed(Sequence[Record]):
+    """Records as bytes, block by block: a loader process is given millions of them in an instant, and draws few."""
+
+    block = 64
+
+    def __init__(self, records: Sequence[Record]) -> None:
+        self._length = len(records)
+        self._blocks = [
+            pickle.dumps(records[first : first + self.block]) for first in range(0, len(records), self.block)
+        ]
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: Any) -> Any:
+        return pickle.loads(self._blocks[index // self.block])[index % self.block]
 
 
 class ClipDataset(Dataset[Sample | Damaged]):
@@ -62,11 +81,19 @@ class ClipDataset(Dataset[Sample | Damaged]):
         """
         if prepared is not None and len(prepared) != len(records):
             raise ValueError(f"{len(prepared)} prepared clips for {len(records)} records")
-        self.records = tuple(records)
+        self.records: Sequence[Record] = tuple(records)
         self.preprocessing = preprocessing
         self.cached = prepared is not None
         self._target, self._question = target, question
         self._prepared, self._disk = prepared, disk
+
+    @cached_property
+    def _packed(self) -> _Packed:
+        return _Packed(self.records)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a loader process is given."""
+        return {**vars(self), "records": self._packed, "_packed": None}
 
     def unread(self) -> ClipDataset:
         """The same clips with their truths and questions but with blanks for frames and sound, for who looks at none.

@@ -6,8 +6,10 @@ have numbers like those of folders, and order, resuming and sharing out over pro
 
 from __future__ import annotations
 
+import gc
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -64,13 +66,26 @@ def read(config: DataConfig) -> Collection:
     if not root.is_dir():
         raise DatasetError(f"{root} is not a folder; point the root at a folder of .tar shards")
     own = (root / DESCRIPTION).exists()
-    collection, variant = _own(config.name, root) if own else (_foreign(config, root), "official")
+    with _without_collecting():
+        collection, variant = _own(config.name, root) if own else (_foreign(config, root), "official")
     # A recipe states how its dataset is split; whether shards are of that one was settled when they were written.
     if config.split not in ("official", variant):
         raise DatasetError(
             f"{root} holds shards of the split {variant}, not {config.split}; set data.split={variant}, or write others"
         )
     return collection
+
+
+@contextmanager
+def _without_collecting() -> Iterator[None]:
+    """Millions of objects are made of which none is garbage, and looking for it again and again takes most of the time."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 @dataclass(frozen=True)

@@ -11,17 +11,9 @@ from safetensors.numpy import load_file
 
 import avtune
 from avtune.cli import main
-from avtune.datasets.bandstand import render_bandstand
 from avtune.media import write_video
 
 QUICK = ["--data.workers=0", "--train.epochs=1"]
-
-
-@pytest.fixture(scope="module")
-def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("bandstand")
-    render_bandstand(root, 12, seed=3, size=64, rate=4, workers=1)
-    return root
 
 
 @pytest.fixture(scope="module")

@@ -10,16 +10,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from avtune.cli import main
-from avtune.datasets.bandstand import render_bandstand
 
 QUICK = ["--train.epochs=1", "--train.batch_size=4", "--data.workers=0", "--encoder.options.reduction=16"]
-
-
-@pytest.fixture(scope="module")
-def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("bandstand")
-    render_bandstand(root, 10, seed=3, size=64, rate=4, workers=1)
-    return root
 
 
 def test_parsing_from_training_to_a_prediction(

@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from avtune.cli import main
-from avtune.datasets.bandstand import render_bandstand
 from avtune.pretrain.saved import PretrainedError, load_pretrained, read_pretrained
 
 RECIPE = "pretrain/bandstand_nano_avsiam"
@@ -20,13 +19,6 @@ QUICK = [
     "--train.epochs=2", "--train.batch_size=4", "--train.accumulate=2", "--data.workers=0", "--data.name=bandstand",
     "--pretraining.depth=2", "--pretraining.options.decoder_depth=1",
 ]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("bandstand")
-    render_bandstand(root, 12, seed=3, size=64, rate=4, workers=1)
-    return root
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ import pytest
 from PIL import Image
 
 from avtune.cli import main
-from avtune.datasets.bandstand import render_bandstand
 from avtune.model import load
 from avtune.tasks import MaskPrediction
 
@@ -18,13 +17,6 @@ QUICK = [
     "--head.options.size=32", "--head.options.channels=[4,4,4,4]", "--head.options.width=8",
     "--encoder.options.reduction=16",
 ]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("bandstand")
-    render_bandstand(root, 8, seed=3, size=64, rate=4, workers=1)
-    return root
 
 
 def train(root: Path, out: Path, *settings: str, name: str = "bandstand") -> int:

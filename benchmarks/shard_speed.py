@@ -9,19 +9,16 @@ decoded from its own file. Writes benchmarks/results/shard_speed.json. Run from 
 
 import argparse
 import json
-import os
-import platform
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import torch
+from machine import machine
 
 from avtune.cli import main as avtune
-from avtune.compare import processor_name
 from avtune.config import DataConfig, PretrainingRunConfig
 from avtune.datasets import read
 from avtune.datasets.bandstand import render_bandstand
@@ -117,14 +114,7 @@ def main() -> None:
             rows += read
     result = {
         "command": f"OMP_NUM_THREADS=1 python benchmarks/shard_speed.py --clips {arguments.clips}",
-        "machine": {
-            "cpu": processor_name(),
-            "cores": os.cpu_count(),
-            "load_average_at_end": [round(load, 1) for load in os.getloadavg()],
-            "python": platform.python_version(),
-            "pyav": av.__version__,
-            "torch": torch.__version__,
-        },
+        "machine": machine(torch=torch.__version__),
         "note": "One process, one thread, the best of three passes; files in the system's page cache. Other programs "
         "ran on the machine, which elapsed times show and CPU times do not.",
         "clips": f"{arguments.clips} generated clips of 10 s, of each 10 frames and one spectrogram",

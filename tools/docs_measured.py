@@ -144,7 +144,9 @@ def shard_speed() -> str:
     speeds = {(row["read"], row["recipe"]): f"{row['clips_per_cpu_second']:.0f}" for row in measured["rows"]}
     ways = dict.fromkeys(row["read"] for row in measured["rows"])
     rows = [[way, *(speeds[way, recipe] for recipe in recipes)] for way in ways]
-    rows.append(["megabytes of a prepared clip", *(f"{measured['megabytes'][recipe]:.2f}" for recipe in recipes)])
+    rows.append(
+        ["megabytes of a prepared clip", *(f"{measured['megabytes'][recipe]:.2f}" for recipe in recipes)]
+    )
     heading = ["clips per second and core", *(f"`{recipe}`" for recipe in recipes)]
     return (
         f"{table(heading, rows)}\nClips: {measured['clips']}. {measured['note']} Measured by "

@@ -19,9 +19,9 @@ from avtune.backbones import Tower
 from avtune.config import EncoderConfig, HeadConfig, InputConfig, RunConfig
 from avtune.counting import count_parameters, example_batch, millions, multiply_adds
 from avtune.errors import AvtuneError
+from avtune.files import appearing, write_atomically
 from avtune.recipes import parse_config, to_yaml
 from avtune.tasks import Prediction, Window
-from avtune.train.files import write_atomically
 from avtune.transforms import Batch, Prepared, Preprocessing, Sample, collate
 
 WEIGHTS, LABELS, WORDS, CONFIG, PREPROCESSING = (
@@ -178,9 +178,8 @@ class AudioVisualModel(nn.Module):
         folder.mkdir(parents=True, exist_ok=True)
         weights = state if state is not None else self.network.trained_state()
         weights = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
-        temporary = folder / f".{WEIGHTS}.part"
-        save_file(weights, temporary, metadata={"towers": self._towers()})
-        temporary.replace(folder / WEIGHTS)
+        with appearing(folder / WEIGHTS) as partial:
+            save_file(weights, partial, metadata={"towers": self._towers()})
         write_atomically(folder / CONFIG, to_yaml(self.config).encode())
         write_atomically(folder / LABELS, json.dumps(self.labels, ensure_ascii=False, indent=1).encode())
         if self.words:

@@ -134,6 +134,10 @@ def test_only_whole_files_of_the_tar_are_samples(tmp_path: Path) -> None:
         ({"caption": "a dog"}, ()),
         ({"label": {"dog": 1}}, None),
         ([1, 2], None),
+        ({"avtune": 1, "clips": 3, "label": "dog"}, ("dog",)),
+        ({"avtune": 1, "clips": [{"name": "x"}]}, None),
+        ({"avtune": 1, "clips": [{"name": "x", "start": 0}], "duration": "long"}, None),
+        ({"label": "dog", "duration": "10000 ms"}, ("dog",)),
     ],
 )
 def test_labels_of_others(tmp_path: Path, facts: object, labels: tuple[str, ...] | None) -> None:

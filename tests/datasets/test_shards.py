@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -329,10 +330,17 @@ def test_check_and_manifest_know_files_in_shards(shards: Path, tmp_path: Path) -
 def test_loader_processes_read_what_one_process_reads(shards: Path) -> None:
     dataset = ClipDataset(collection_of(shards).splits["train"], PREPROCESSING)
     batches = [[5, 0], [3, 1], [4, 2]]
-    for one, other in zip(loader(dataset, batches, 0), loader(dataset, batches, 2), strict=True):
+    for one, other in zip(loader(dataset, batches, 0), loader(dataset, batches, 1), strict=True):
         assert one.names == other.names
         assert torch.equal(one.frames, other.frames)
         assert torch.equal(one.spectrogram, other.spectrogram)
+
+
+def test_a_dataset_that_is_sent_on_and_on_keeps_its_records(shards: Path) -> None:
+    records = [record for _ in range(4) for record in collection_of(shards).splits["train"]]
+    sent = pickle.loads(pickle.dumps(pickle.loads(pickle.dumps(ClipDataset(records, PREPROCESSING)))))
+    assert len(sent) == len(records) > 16
+    assert [sent.records[k] for k in range(len(records))] == records
 
 
 def test_parts_of_one_shard_are_kept_apart(shards: Path, tmp_path: Path) -> None:

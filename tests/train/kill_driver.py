@@ -57,7 +57,7 @@ def make_trainer(folder: Path, scenario: dict[str, Any], observer: Any) -> Any:
 
 def kill_at(place: str, number: int, act: Callable[[], None]) -> Any:
     """An observer (and patches) that call ``act`` at the given occasion of the given place."""
-    import avtune.train.files
+    import avtune.files
     from avtune.train import Observer
 
     seen = {"stepped": 0, "evaluated": 0, "saving": 0}
@@ -75,7 +75,7 @@ def kill_at(place: str, number: int, act: Callable[[], None]) -> Any:
             count("evaluated")
 
     # The temporary file is written here, and not yet in its place.
-    avtune.train.files.os.fsync = lambda handle: count("saving")
+    avtune.files.os.fsync = lambda handle: count("saving")
     return Killer()
 
 

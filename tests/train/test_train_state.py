@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from training_case import small_config
 
-from avtune.train.files import write_atomically
+from avtune.files import write_atomically
 from avtune.train.state import Progress, ResumeError, RunState, load_state, run_identity, save_state
 
 IDENTITY = {"optimizer.lr": "0.1", "training clips": "abc"}

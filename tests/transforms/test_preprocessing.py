@@ -264,7 +264,9 @@ def test_whole_clip_presets_give_one_picture_for_all_segments(clips):
     prepared = make(segments=2, preset="avsiam").load(clips / "ten.mp4")
     assert prepared.spectrogram.shape == (1, 128, 1024)
     assert len(prepared.frames) == len(prepared.valid) == 2
-    silent = make(segments=2, preset="avsiam").from_arrays([np.zeros((9, 9, 3), np.uint8)] * 2, None, duration=10)
+    silent = make(segments=2, preset="avsiam").from_arrays(
+        [np.zeros((9, 9, 3), np.uint8)] * 2, None, duration=10
+    )
     assert silent.spectrogram.shape == (1, 128, 1024)
     heard = 1 + (decode(clips / "ten.mp4", [], video=False).waveform.size - 400) // 160
     assert 998 <= heard < 1010

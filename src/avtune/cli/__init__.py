@@ -171,9 +171,13 @@ def _add_using(commands: Commands[argparse.ArgumentParser]) -> None:
     shard.add_argument("recipe", nargs="?", help="with --prepared: of the model that will be trained")
     shard.add_argument("--out", required=True, help="folder of the shards")
     shard.add_argument(
-        "--prepared", action="store_true", help="pack what the recipe's model takes of the clips, not the files"
+        "--prepared",
+        action="store_true",
+        help="pack what the recipe's model takes of the clips, not the files",
     )
-    shard.add_argument("--gigabytes", type=float, default=1.0, help="most of a shard, 10^9 bytes (default: 1)")
+    shard.add_argument(
+        "--gigabytes", type=float, default=1.0, help="most of a shard, 10^9 bytes (default: 1)"
+    )
     shard.add_argument("--seed", type=int, default=0, help="of the order of the clips (default: 0)")
     shard.add_argument("--workers", type=int, default=2, help="processes that read files (default: 2)")
     shard.set_defaults(run=_call("data", "shard"), takes_settings=True)
@@ -185,7 +189,9 @@ def _add_using(commands: Commands[argparse.ArgumentParser]) -> None:
 
 
 def _add_searching(commands: Commands[argparse.ArgumentParser]) -> None:
-    index = _command(commands, "index", "make a folder of videos searchable; again: read what is new or changed")
+    index = _command(
+        commands, "index", "make a folder of videos searchable; again: read what is new or changed"
+    )
     index.add_argument("videos", metavar="VIDEOS", help="folder of videos and sounds, of any length")
     index.add_argument(
         "--run", dest="run_folder", required=True, help="run of the task retrieval, or of avtune pretrain"
@@ -204,15 +210,23 @@ def _add_searching(commands: Commands[argparse.ArgumentParser]) -> None:
     search.add_argument("--top", type=int, default=10, help="results (default: 10)")
     search.add_argument("--json", default=None, metavar="FILE", help="also write the results there")
     search.add_argument("--page", default=None, metavar="FILE", help="also write a page whose results play")
-    search.add_argument("--run", dest="run_folder", default=None, help="where the index's run is now, if it moved")
+    search.add_argument(
+        "--run", dest="run_folder", default=None, help="where the index's run is now, if it moved"
+    )
     search.set_defaults(run=_call("searching", "search"))
 
     drawn = _command(commands, "map", "draw where sounds and pictures of an index lie (t-SNE)")
     drawn.add_argument("--index", default="index", help="what avtune index wrote (default: index)")
     drawn.add_argument("--out", default="map.png", help="the picture (default: map.png)")
-    drawn.add_argument("--labels", default=None, metavar="CSV", help="table of file,label (default: their folders)")
-    drawn.add_argument("--categories", type=int, default=8, help="the most frequent ones, 1 to 8 (default: 8)")
-    drawn.add_argument("--files", type=int, default=500, help="at most so many, drawn by the seed (default: 500)")
+    drawn.add_argument(
+        "--labels", default=None, metavar="CSV", help="table of file,label (default: their folders)"
+    )
+    drawn.add_argument(
+        "--categories", type=int, default=8, help="the most frequent ones, 1 to 8 (default: 8)"
+    )
+    drawn.add_argument(
+        "--files", type=int, default=500, help="at most so many, drawn by the seed (default: 500)"
+    )
     drawn.add_argument("--seed", type=int, default=0)
     drawn.set_defaults(run=_call("searching", "draw"))
 

@@ -37,8 +37,8 @@ from avtune.compare import (
     summarise,
 )
 from avtune.compare.summary import HEADINGS, cells_of
+from avtune.files import write_atomically
 from avtune.recipes import refuse_unknown, setting_names
-from avtune.train.files import write_atomically
 
 NAME = "comparison"
 

@@ -15,6 +15,7 @@ from avtune.config import PretrainingRunConfig, RunConfig
 from avtune.counting import millions
 from avtune.datasets import READERS
 from avtune.errors import AvtuneError
+from avtune.files import write_atomically
 from avtune.fusion import METHODS
 from avtune.heads import HEADS
 from avtune.profile import Cost, measure
@@ -27,7 +28,6 @@ from avtune.profile_all import (
     profile_grid,
 )
 from avtune.recipes import parse_config, recipe_names, recipe_path
-from avtune.train.files import write_atomically
 from avtune.transforms import AUDIO_PRESETS
 from avtune.tuning import TUNINGS
 

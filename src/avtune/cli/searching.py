@@ -12,13 +12,13 @@ from rich.progress import Progress, TaskID
 from avtune.cli.console import console, listing, new_progress, report_damage
 from avtune.datasets.records import printable
 from avtune.errors import AvtuneError
+from avtune.files import write_atomically
 from avtune.report import numbers
 from avtune.report.map_picture import draw_map
 from avtune.report.search_page import SearchReport, write_search_page
 from avtune.retrieval import Found, SearchIndex, update_index, what_it_has
 from avtune.retrieval.map import map_files, read_categories
 from avtune.runs.embedders import load_embedder
-from avtune.train.files import write_atomically
 
 
 class _Bar:

@@ -11,6 +11,7 @@ from avtune.cli.console import ConsoleObserver, console, report_damage, report_r
 from avtune.cli.pretraining import score as score_pretraining
 from avtune.config import RunConfig
 from avtune.errors import AvtuneError
+from avtune.files import write_atomically
 from avtune.model import AudioVisualModel, load
 from avtune.pretrain.saved import holds_pretrained
 from avtune.recipes import parse_config, recipe_path, refuse_unknown, setting_names, to_yaml
@@ -27,7 +28,6 @@ from avtune.runs import (
     train_run,
 )
 from avtune.runs.pretraining import write_pretraining_page
-from avtune.train.files import write_atomically
 
 
 def train(options: argparse.Namespace) -> int:

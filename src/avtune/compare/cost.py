@@ -16,9 +16,9 @@ from avtune.compare.plan import Comparison
 from avtune.compare.running import ClipShelf, CompareObserver, variant_folder
 from avtune.config import RunConfig
 from avtune.counting import example_batch, saved_bytes
+from avtune.files import write_atomically
 from avtune.model import AudioVisualModel
 from avtune.runs import Clips, RunObserver, fit_model
-from avtune.train.files import write_atomically
 from avtune.train.log import read_log
 
 COST = "cost.json"

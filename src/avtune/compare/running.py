@@ -16,11 +16,11 @@ from avtune.compare.machine import source_commit
 from avtune.compare.plan import Comparison, ComparisonError, at_rate
 from avtune.config import RunConfig
 from avtune.counting import count_parameters
+from avtune.files import write_atomically
 from avtune.model import CONFIG, AudioVisualModel
 from avtune.recipes import to_yaml
 from avtune.runs import Clips, RunObserver, blind_floors, fit_model, prepare_clips, read_collection
 from avtune.train import evaluate
-from avtune.train.files import write_atomically
 from avtune.train.log import read_log
 
 ASKED = "asked.json"

@@ -29,7 +29,7 @@ from avtune.transforms.preprocessing import damage_notes
 class _Packed(Sequence[Record]):
     """Records as bytes, block by block: a loader process is given millions of them in an instant, and draws few."""
 
-    block = 64
+    block = 16
 
     def __init__(self, records: Sequence[Record]) -> None:
         self._length = len(records)
@@ -89,11 +89,11 @@ class ClipDataset(Dataset[Sample | Damaged]):
 
     @cached_property
     def _packed(self) -> _Packed:
-        return _Packed(self.records)
+        return self.records if isinstance(self.records, _Packed) else _Packed(self.records)
 
     def __getstate__(self) -> dict[str, Any]:
         """What a loader process is given."""
-        return {**vars(self), "records": self._packed, "_packed": None}
+        return {**vars(self), "records": self._packed}
 
     def unread(self) -> ClipDataset:
         """The same clips with their truths and questions but with blanks for frames and sound, for who looks at none.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from avtune.datasets.records import BACKGROUND, Collection, DatasetError, FrameFolder, Record, printable
+from avtune.files import appearing
 
 FORMAT = 1
 UNUSABLE = frozenset({"missing", "unreadable"})
@@ -187,12 +187,10 @@ class CheckReport:
             "usable": self.usable,
             "files": [{**asdict(facts), "usable": facts.usable} for facts in self.files],
         }
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            partial.write_text(json.dumps(content, indent=1, ensure_ascii=True) + "\n", encoding="utf-8")
-            partial.replace(path)
+            with appearing(path) as partial:
+                partial.write_text(json.dumps(content, indent=1, ensure_ascii=True) + "\n", encoding="utf-8")
         except OSError as error:
-            partial.unlink(missing_ok=True)
             raise DatasetError(f"{path} cannot be written ({error.strerror}); name another place") from None
 
 

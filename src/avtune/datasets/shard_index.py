@@ -8,16 +8,15 @@ of members are keys and nothing else.
 from __future__ import annotations
 
 import json
-import os
 import tarfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from avtune.datasets.records import VIDEO_SUFFIXES, DatasetError, Event, Question, Record, printable
+from avtune.files import appearing
 from avtune.media import FilePart, MediaError
 
 FORMAT = 1
@@ -102,6 +101,8 @@ def _part(shard: Path, name: Any, offset: Any, size: Any, duration: Any) -> File
         raise ValueError("a sample has no place")
     if min(offset, size) < 0:
         raise ValueError("a sample lies before the beginning")
+    if not isinstance(duration, int | float | None):
+        raise ValueError("a sample's duration is no number")
     return FilePart(shard, printable(name), offset, size, None if duration is None else float(duration))
 
 
@@ -162,11 +163,12 @@ def _sample(shard: Path, key: str, members: Sequence[tarfile.TarInfo]) -> ShardS
     for suffix in (CLASS_SUFFIX, FACTS_SUFFIX):
         if (member := by_suffix.get(suffix)) is not None:
             facts |= _facts(shard, member, suffix)
-    clips = tuple(facts["clips"]) if facts.get("avtune") == FORMAT else (_foreign_clip(key, facts),)
+    own = facts.get("avtune") == FORMAT and isinstance(facts.get("clips"), list)
+    clips = tuple(facts["clips"]) if own else (_foreign_clip(key, facts),)
     for clip in clips:
         record_of(clip, shard)
-    part = _part(shard, media.name, media.offset_data, media.size, facts.get("duration"))
-    return ShardSample(part, clips)
+    duration = facts.get("duration") if own else None
+    return ShardSample(_part(shard, media.name, media.offset_data, media.size, duration), clips)
 
 
 def _facts(shard: Path, member: tarfile.TarInfo, suffix: str) -> dict[str, Any]:
@@ -281,16 +283,3 @@ def write_json(path: Path, content: Any) -> None:
     """Write a JSON file, which appears whole or not at all."""
     with appearing(path) as partial:
         partial.write_text(json.dumps(content, ensure_ascii=True), encoding="ascii")
-
-
-@contextmanager
-def appearing(path: Path) -> Iterator[Path]:
-    """A place to write a file at; it takes the name ``path`` once all of it is written."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        yield partial
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

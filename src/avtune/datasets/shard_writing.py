@@ -29,7 +29,6 @@ from avtune.datasets.shard_index import (
     FORMAT,
     MEDIA_SUFFIXES,
     TENSORS_SUFFIX,
-    appearing,
     clip_facts,
     index_path,
     read_index,
@@ -39,6 +38,7 @@ from avtune.datasets.shard_index import (
 )
 from avtune.datasets.shards import DESCRIPTION, shard_path
 from avtune.datasets.splits import digest
+from avtune.files import appearing
 from avtune.media import FilePart, MediaError, probe
 from avtune.transforms import Damaged, Preprocessing
 
@@ -198,11 +198,9 @@ def _describe(
     """What the shards are."""
     plan = hashlib.sha256()
     for shard in shards:
-        plan.update(
-            json.dumps(
-                [shard.path.name, [_facts(sample, None).decode() for sample in shard.samples]]
-            ).encode()
-        )
+        plan.update(shard.path.name.encode())
+        for sample in shard.samples:
+            plan.update(_facts(sample, None))
     splits = [shard.path.name.rpartition("-")[0] for shard in shards]
     masks = sum(record.masks is not None for record in collection.records)
     left_out = (f"the masks of {masks} clips are not in the shards",) if masks else ()
@@ -297,9 +295,7 @@ def _suffix(source: Path | FilePart) -> str:
 
 def _facts(sample: Sample, duration: float | None) -> bytes:
     clips = [clip_facts(record, place) for place, record in sample]
-    return json.dumps({"avtune": FORMAT, "duration": duration, "clips": clips}, ensure_ascii=False).encode(
-        errors="surrogateescape"
-    )
+    return json.dumps({"avtune": FORMAT, "duration": duration, "clips": clips}).encode("ascii")
 
 
 def _sum(shards: Sequence[Shard]) -> Written:

@@ -78,7 +78,7 @@ def read(config: DataConfig) -> Collection:
 
 @contextmanager
 def _without_collecting() -> Iterator[None]:
-    """Millions of objects are made of which none is garbage, and looking for it again and again takes most of the time."""
+    """Millions of objects are made of which none is garbage; looking for it again and again takes most of the time."""
     collects = gc.isenabled()
     gc.disable()
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from avtune.config import PretrainingConfig
 from avtune.errors import AvtuneError
+from avtune.files import appearing, write_atomically
 from avtune.pretrain import create_pretraining
 from avtune.pretrain.objective import PretrainingModel
 from avtune.transforms import Preprocessing
@@ -60,9 +60,10 @@ def save_pretrained(
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
     facts = {FACTS: json.dumps(asdict(config))}
-    _write(folder / WEIGHTS, lambda path: save_file(tensors, path, metadata=facts))
+    with appearing(folder / WEIGHTS) as partial:
+        save_file(tensors, partial, metadata=facts)
     state = json.dumps(preprocessing.state(), indent=1)
-    _write(folder / PREPROCESSING, lambda path: path.write_text(state, encoding="utf-8"))
+    write_atomically(folder / PREPROCESSING, state.encode())
 
 
 def holds_pretrained(folder: str | Path) -> bool:
@@ -141,9 +142,3 @@ def build_model(
         spectrogram=preprocessing.spectrogram_shape,
         image_size=preprocessing.size,
     )
-
-
-def _write(path: Path, write: Callable[[Path], object]) -> None:
-    temporary = path.with_name(f".{path.name}.part")
-    write(temporary)
-    temporary.replace(path)

@@ -4,8 +4,6 @@ import base64
 import hashlib
 import importlib.resources
 import math
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -14,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from avtune.files import write_atomically
 from avtune.report import figures, numbers, palette, tables
 from avtune.report.cards import prediction_card
 from avtune.report.shown import ShownClip
@@ -183,17 +182,7 @@ def write_page(path: Path, title: str, body: str, linked: bool) -> None:
         f"{', save for the linked media' if linked else ''}.</footer>\n"
         f"<script>{script}</script>\n</body>\n</html>\n"
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(
-        "w", encoding="utf-8", dir=path.parent, prefix=path.name, suffix=".part", delete=False
-    ) as file:
-        file.write(document)
-    try:
-        Path(file.name).chmod(0o644)
-        os.replace(file.name, path)
-    except OSError:
-        Path(file.name).unlink(missing_ok=True)
-        raise
+    write_atomically(path, document.encode())
 
 
 def _policy(script: str, linked: bool) -> str:

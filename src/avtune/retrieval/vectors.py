@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from avtune.files import appearing
 from avtune.retrieval.embedders import Floats
 from avtune.retrieval.store import VECTORS, Numbers, SearchError, Store
 
@@ -69,9 +70,8 @@ class VectorIndex:
 
     def save(self) -> None:
         """Write the file; a kill leaves the old one."""
-        temporary = self._path.with_suffix(".part")
-        self._faiss.write_index(self._index, str(temporary))
-        temporary.replace(self._path)
+        with appearing(self._path) as partial:
+            self._faiss.write_index(self._index, str(partial))
         self.changed = False
 
     def _read(self, width: int) -> Any:

@@ -80,7 +80,9 @@ def shown_clip(model: AudioVisualModel, dataset: ClipDataset, index: int) -> Sho
 
 def _shown_clips(model: AudioVisualModel, dataset: ClipDataset) -> Iterator[ShownClip]:
     """The clips that can be read as one file, those that hold an event; all where none does."""
-    files = [k for k, record in enumerate(dataset.records) if isinstance(record.source, Path) and record.start == 0]
+    files = [
+        k for k, record in enumerate(dataset.records) if isinstance(record.source, Path) and record.start == 0
+    ]
     for k in [k for k in files if dataset.records[k].events] or files:
         try:
             yield shown_clip(model, dataset, k)

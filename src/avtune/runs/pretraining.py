@@ -13,6 +13,7 @@ from avtune.config import DataConfig, HeadConfig, PretrainingRunConfig
 from avtune.datasets import Collection, DatasetError
 from avtune.datasets.clips import ClipDataset
 from avtune.errors import AvtuneError
+from avtune.files import write_atomically
 from avtune.model import CONFIG, accelerator
 from avtune.options import choose
 from avtune.pretrain import OBJECTIVES
@@ -26,7 +27,6 @@ from avtune.runs.scoring import METRICS, ScoreSheet, read_metrics, write_recorde
 from avtune.runs.training import REPORT, is_main
 from avtune.tasks import Task, create_task
 from avtune.train import evaluate
-from avtune.train.files import write_atomically
 from avtune.train.log import read_log
 from avtune.train.pretraining import Matcher, Pretrainer
 from avtune.train.pretraining_clips import OneFrame

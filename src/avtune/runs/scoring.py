@@ -18,12 +18,12 @@ from avtune.backbones.timm_loading import timm
 from avtune.counting import count_parameters
 from avtune.datasets import DatasetError
 from avtune.errors import AvtuneError
+from avtune.files import write_atomically
 from avtune.model import CONFIG, AudioVisualModel, load
 from avtune.runs.clips import Clips, RunObserver
 from avtune.tasks import Scores, Task, Truth
 from avtune.train import evaluate
 from avtune.train.evaluate import BlindNetwork, ShuffledSound
-from avtune.train.files import write_atomically
 from avtune.train.log import read_log
 from avtune.transforms import Sample
 

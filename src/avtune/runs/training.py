@@ -12,6 +12,7 @@ import torch
 from avtune.config import EncoderConfig, RunConfig
 from avtune.datasets import Record
 from avtune.errors import AvtuneError
+from avtune.files import write_atomically
 from avtune.model import CONFIG, AudioVisualModel
 from avtune.recipes import to_yaml
 from avtune.report import write_run_page
@@ -20,7 +21,6 @@ from avtune.runs.page import run_report
 from avtune.runs.scoring import FLOORS, ScoreSheet, score_run, write_metrics
 from avtune.tasks import create_task
 from avtune.train import Trainer
-from avtune.train.files import write_atomically
 from avtune.train.order import Order, balanced_weights, drawn, together
 
 REPORT = "report.html"

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from avtune.train.files import remove_leftovers, write_atomically
+from avtune.files import remove_leftovers, write_atomically
 
 
 class RunLog:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from avtune.config import PretrainingRunConfig, RunConfig
 from avtune.errors import AvtuneError
-from avtune.train.files import remove_leftovers, write_atomically
+from avtune.files import remove_leftovers, write_atomically
 
 FILE = "last.pt"
 DIGEST_BYTES = 32

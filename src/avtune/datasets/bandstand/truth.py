@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
-import uuid
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,30 +15,21 @@ from PIL import Image
 from avtune.datasets.bandstand.questions import questions
 from avtune.datasets.bandstand.render import Rendering
 from avtune.datasets.bandstand.scene import CLASSES, SECONDS, SPLITS, Program
+from avtune.files import write_atomically
 
 BACKGROUND = "background"
 _SPLIT_FILES = {"train": "trainSet.txt", "validation": "valSet.txt", "test": "testSet.txt"}
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file that is either complete or absent, even after a kill."""
+    write_atomically(path, text.encode())
 
 
 def second_labels(program: Program) -> list[str]:
     """The label of every second: the clip's class within its event, else ``background``."""
     start, end = program.event
     return [program.label if start <= second < end else BACKGROUND for second in range(SECONDS)]
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file so that it is either complete or absent, even after a kill.
-
-    Args:
-        path: The file; its folder must exist.
-        text: Its content.
-    """
-    part = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.part")
-    try:
-        part.write_text(text, encoding="utf-8", newline="")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def write_clip_truth(out: Path, rendering: Rendering) -> None:

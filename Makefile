@@ -10,7 +10,7 @@ try: .venv/installed
 	$(BIN)/avtune try
 
 test: .venv/developer
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile -q
 
 lint: .venv/developer
 	$(BIN)/ruff check .

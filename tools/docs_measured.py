@@ -29,6 +29,13 @@ PRETRAINED = {
     "avsep": "AVSep",
     "cav_mae": "CAV-MAE",
 }
+PACKING = {
+    "packed_over_grouped": "AVSiam, packed over grouped",
+    "contrastive_packed_over_grouped": "contrast alone, packed over grouped",
+    "avsiam_over_cav_mae": "AVSiam over CAV-MAE",
+    "contrastive_over_cav_mae": "contrast alone over CAV-MAE",
+    "avsiam_over_cav_mae_at_equal_tokens": "AVSiam over CAV-MAE of as many patches",
+}
 FLOORS = ("majority", "audio only", "video only", "shuffled audio")
 
 
@@ -325,6 +332,20 @@ def pretraining_cost() -> str:
         f"{table(heading, rows)}\n"
         f"Measured on one {measured['device']}, torch {measured['torch']}, {measured['precision']}, "
         f"by `{measured['command']}`. The hours are computed from it by the formula.\n"
+    )
+
+
+def packing() -> str:
+    """What packing gains, and AVSiam beside CAV-MAE, as `benchmarks/pretraining_throughput.py` measured them."""
+    measured = json.loads(PRETRAINING.read_text(encoding="utf-8"))
+    rows = []
+    for batch in measured["batches"]:
+        ratios = (batch[name] for name in PACKING)
+        rows.append([str(batch["batch"]), *(f"{ratio:.2f}" for ratio in ratios)])
+    return (
+        f"{table(['clips a step', *PACKING.values()], rows)}\n"
+        f"Ratios of clips per second, in the last column of patches per second. Measured on one {measured['device']}, "
+        f"torch {measured['torch']}, {measured['precision']}, AVSiam-Base at full depth, by `{measured['command']}`.\n"
     )
 
 

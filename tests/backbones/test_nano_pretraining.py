@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -19,12 +20,18 @@ TOOLS = Path(__file__).resolve().parents[2] / "tools" / "nano"
 
 @pytest.fixture(scope="module")
 def pretrain() -> ModuleType:
+    # By its path, since a folder of the tests has the same name.
+    spec = importlib.util.spec_from_file_location("nano_pretrain", TOOLS / "pretrain.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
     sys.path.insert(0, str(TOOLS))
     try:
-        import pretrain
+        spec.loader.exec_module(module)
     finally:
         sys.path.remove(str(TOOLS))
-    return pretrain
+    return module
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from avtune.config import HeadConfig, InputConfig, TrainConfig, VideoInput
+from avtune.config import HeadConfig, InputConfig, RunConfig, TrainConfig, VideoInput
 from avtune.datasets import Event, FrameFolder, MaskFiles, Record
 from avtune.datasets.masks import UNLABELLED, voc_palette
 from avtune.encoder import Encoded
@@ -269,7 +269,7 @@ def test_mirrored_frames_have_mirrored_masks() -> None:
     target[..., 0] = 1
     clips = batch(target)
     clips.frames[..., 0] = 255
-    changed = augment(clips, TrainConfig(flip=0.5, crop_segments=1), task(), epoch=0)
+    changed = augment(clips, RunConfig(train=TrainConfig(flip=0.5, crop_segments=1)), task(), epoch=0)
     assert changed.target is not None
     assert changed.target.shape == (8, 1, SIZE, SIZE)
     left = changed.frames[:, 0, 0, 0, 0] == 255

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from avtune.files import appearing
+from avtune.files import appearing, remove_leftovers
 from avtune.retrieval.embedders import Floats
 from avtune.retrieval.store import VECTORS, Numbers, SearchError, Store
 
@@ -70,6 +70,7 @@ class VectorIndex:
 
     def save(self) -> None:
         """Write the file; a kill leaves the old one."""
+        remove_leftovers(self._path)
         with appearing(self._path) as partial:
             self._faiss.write_index(self._index, str(partial))
         self.changed = False

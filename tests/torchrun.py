@@ -21,3 +21,9 @@ def torchrun(script: str, out: Path, timeout: float = 300) -> subprocess.Complet
         [*command, script, str(out)], env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True, text=True, timeout=timeout, check=False,
     )  # fmt: skip
+
+
+def run_on_two_processes(script: str, out: Path, timeout: float = 300) -> None:
+    """:func:`torchrun`, which has to end well."""
+    done = torchrun(script, out, timeout)
+    assert done.returncode == 0, done.stderr[-4000:]

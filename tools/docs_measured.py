@@ -330,8 +330,7 @@ def pretraining_cost() -> str:
     heading = ["model (Base)", "clips a step", "clips per second", "peak of memory", f"hours on {GPUS}"]
     return (
         f"{table(heading, rows)}\n"
-        f"Measured on one {measured['device']}, torch {measured['torch']}, {measured['precision']}, "
-        f"by `{measured['command']}`. The hours are computed from it by the formula.\n"
+        f"{_measured_on_a_device(measured)} The hours are computed from it by the formula.\n"
     )
 
 
@@ -344,8 +343,15 @@ def packing() -> str:
         rows.append([str(batch["batch"]), *(f"{ratio:.2f}" for ratio in ratios)])
     return (
         f"{table(['clips a step', *PACKING.values()], rows)}\n"
-        f"Ratios of clips per second, in the last column of patches per second. Measured on one {measured['device']}, "
-        f"torch {measured['torch']}, {measured['precision']}, AVSiam-Base at full depth, by `{measured['command']}`.\n"
+        "Ratios of clips per second, in the last column of patches per second; AVSiam-Base at full depth. "
+        f"{_measured_on_a_device(measured)}\n"
+    )
+
+
+def _measured_on_a_device(measured: Mapping[str, Any]) -> str:
+    return (
+        f"Measured on one {measured['device']}, torch {measured['torch']}, {measured['precision']}, by "
+        f"`{measured['command']}`."
     )
 
 

@@ -22,8 +22,8 @@ DETAILS = (
     "f_score",
     "per_class",
     "tables",
-    "sound to frames",
-    "frames to sound",
+    "audio_to_video",
+    "video_to_audio",
 )
 
 

@@ -8,13 +8,12 @@ from pathlib import Path
 import pytest
 import retrieval_driver as driver
 
-from torchrun import torchrun
+from torchrun import run_on_two_processes
 
 
 def test_two_processes_sum_up_to_one(tmp_path: Path) -> None:
     out = tmp_path / "sums.json"
-    done = torchrun(driver.__file__, out)
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_on_two_processes(driver.__file__, out)
     total, count, *gradient = json.loads(out.read_text())
     one_total, one_count, one_gradient = driver.own_part(list(range(driver.CLIPS)))
     assert count == one_count == 6

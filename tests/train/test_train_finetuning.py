@@ -11,14 +11,14 @@ import finetuning_driver as driver
 import pytest
 import torch
 from finetuning_case import WholeClips, finetuner, finetuning_config
-from training_case import assert_equal, largest_difference, small_config, small_model
+from training_case import assert_equal, largest_difference, small_config, small_model, stop_after
 
 from avtune.counting import saved_bytes
 from avtune.errors import AvtuneError
 from avtune.train import Stopped, Trainer
 from avtune.train.log import read_log
 from avtune.transforms import collate
-from torchrun import torchrun
+from torchrun import run_on_two_processes
 
 ALL = {"drop_stream": 0.6, "mixup": 0.5, "mask_mels": 20, "mask_steps": 20, "noise": 0.1, "roll_steps": 64}
 
@@ -31,13 +31,7 @@ def test_a_run_goes_on_where_it_stopped(objective: str, tmp_path: Path) -> None:
     )
     whole = finetuner(config, tmp_path / "whole", clips).fit()
     cut = finetuner(config, tmp_path / "cut", clips)
-    update = cut._update
-
-    def stop_after_four(window: list[object], clock: float) -> None:
-        update(window, clock)  # type: ignore[arg-type]
-        cut.request.asked = cut.progress.step == 4
-
-    cut._update = stop_after_four  # type: ignore[assignment]
+    stop_after(cut, 4)
     with pytest.raises(Stopped):
         cut.fit()
     resumed = finetuner(config, tmp_path / "cut", clips).fit()
@@ -110,8 +104,7 @@ def test_batches_without_sound_leave_what_only_sound_trains(tmp_path: Path) -> N
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("finetuning_processes")
-    ran = torchrun(driver.__file__, root)
-    assert ran.returncode == 0, ran.stderr[-4000:]
+    run_on_two_processes(driver.__file__, root)
     return root
 
 

@@ -11,14 +11,13 @@ import torch
 from training_case import largest_difference
 
 from avtune.train.log import read_log
-from torchrun import torchrun
+from torchrun import run_on_two_processes
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("ma_avt_processes")
-    ran = torchrun(driver.__file__, root)
-    assert ran.returncode == 0, ran.stderr[-4000:]
+    run_on_two_processes(driver.__file__, root)
     return root
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from made_up_clips import LABELS, MadeUpClips
-from training_case import WITHOUT_BATCH_NORM, assert_equal, small_config, small_model
+from training_case import WITHOUT_BATCH_NORM, assert_equal, small_config, small_model, stop_after
 
 from avtune.config import RunConfig
 from avtune.errors import AvtuneError
@@ -58,13 +58,7 @@ def test_a_weighted_run_of_mixed_clips_goes_on_where_it_stopped(tmp_path: Path) 
     weights = [1.0 + k for k in range(8)]
     whole = trainer(config, tmp_path / "whole", weights).fit()
     cut = trainer(config, tmp_path / "cut", weights)
-    update = cut._update
-
-    def stop_after_three(window: list[object], clock: float) -> None:
-        update(window, clock)  # type: ignore[arg-type]
-        cut.request.asked = cut.progress.step == 3
-
-    cut._update = stop_after_three  # type: ignore[assignment]
+    stop_after(cut, 3)
     with pytest.raises(Stopped):
         cut.fit()
     resumed = trainer(config, tmp_path / "cut", weights).fit()

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from avtune.config import EncoderConfig, HeadConfig, InputConfig, OptimizerConfig, RunConfig, TrainConfig
 from avtune.model import AudioVisualModel
 from avtune.train import Trainer
+from avtune.transforms import Batch
 
 WITHOUT_BATCH_NORM = {"batch_norm": False}
 
@@ -81,3 +82,14 @@ def largest_difference(weights: dict[str, Tensor], others: dict[str, Tensor]) ->
         )
         for k in weights
     )
+
+
+def stop_after(trainer: Trainer, step: int) -> None:
+    """Make a trainer be asked to stop once that many updates are done."""
+    update = trainer._update
+
+    def stopping(window: list[Batch], clock: float) -> None:
+        update(window, clock)
+        trainer.request.asked = trainer.progress.step == step
+
+    trainer._update = stopping  # type: ignore[method-assign]

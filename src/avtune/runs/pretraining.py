@@ -183,7 +183,7 @@ def prepare(config: PretrainingRunConfig, labels: tuple[str, ...]) -> Preparatio
         AvtuneError: The backbone cannot be had, or each segment would hear a stretch of its own.
     """
     assert config.pretraining.backbone is not None
-    backbone = take_backbone(config.pretraining.backbone, pretrained=False, depth=1)
+    backbone = take_backbone(config.pretraining.backbone, pretrained=False, depth=1, device="meta")
     preprocessing = Preprocessing.from_config(config.input, backbone.image_size, backbone.mean, backbone.std)
     if preprocessing.audio.placement != "clip":
         raise AvtuneError(

@@ -18,6 +18,7 @@ from avtune.report.map_picture import draw_map
 from avtune.report.search_page import SearchReport, write_search_page
 from avtune.retrieval import Found, SearchIndex, update_index, what_it_has
 from avtune.retrieval.map import map_files, read_categories
+from avtune.retrieval.store import Store
 from avtune.runs.embedders import load_embedder
 
 
@@ -110,8 +111,8 @@ def search(options: argparse.Namespace) -> int:
 def draw(options: argparse.Namespace) -> int:
     """Draw where sounds and pictures of an index lie."""
     categories = read_categories(Path(options.labels)) if options.labels else None
-    with SearchIndex(Path(options.index)) as opened:
-        points = map_files(opened.store, categories, options.categories, options.files, options.seed)
+    with Store(Path(options.index)) as store:
+        points = map_files(store, categories, options.categories, options.files, options.seed)
     draw_map(Path(options.out), points)
     console.print(
         f"{len(points.files)} files of {len(points.names)} categories: {options.out}", highlight=False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
@@ -110,8 +111,7 @@ def _has_pretraining(path: Path) -> bool:
 
 
 def _parse(kind: type[Config], arguments: Iterable[str], base: Path | Mapping[str, Any] | None) -> Config:
-    parser = ArgumentParser(exit_on_error=False, default_env=False)
-    parser.add_class_arguments(kind, as_group=False)
+    parser = _parser(kind)
     try:
         start: dict[str, Any] = {}
         if isinstance(base, Mapping):
@@ -131,6 +131,13 @@ def _parse(kind: type[Config], arguments: Iterable[str], base: Path | Mapping[st
         where = f"{base}: " if isinstance(base, Path) and not arguments else ""
         raise ConfigError(f"{where}{_one_line(error)}") from error
     return kind(**{name: getattr(built, name) for name in vars(kind()) if hasattr(built, name)})
+
+
+@functools.cache
+def _parser(kind: type[RunConfig | PretrainingRunConfig]) -> ArgumentParser:
+    parser = ArgumentParser(exit_on_error=False, default_env=False)
+    parser.add_class_arguments(kind, as_group=False)
+    return parser
 
 
 def to_yaml(config: RunConfig | PretrainingRunConfig) -> str:

@@ -1,12 +1,15 @@
 """The dataclasses that a recipe fills; every field can be set from YAML or the command line.
 
-This module imports nothing of avtune and only the standard library, so anything may import it.
+A number out of its setting's range (:mod:`avtune.ranges`) is refused when the dataclass is made. This module imports
+nothing else of avtune and only the standard library, so anything may import it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from avtune.ranges import check_ranges
 
 
 @dataclass
@@ -73,6 +76,9 @@ class InputConfig:
     audio: AudioInput = field(default_factory=AudioInput)
     video: VideoInput = field(default_factory=VideoInput)
 
+    def __post_init__(self) -> None:
+        check_ranges("input", self)
+
 
 @dataclass
 class DataConfig:
@@ -113,6 +119,9 @@ class DataConfig:
     cache_gigabytes: float = 20.0
     workers: int = 2
     shards_at_once: int | None = None
+
+    def __post_init__(self) -> None:
+        check_ranges("data", self)
 
 
 @dataclass
@@ -163,6 +172,9 @@ class EncoderConfig:
     tuning_options: dict[str, Any] = field(default_factory=dict)
     plan: list[tuple[int | None, int | None]] | None = None
 
+    def __post_init__(self) -> None:
+        check_ranges("encoder", self)
+
     @property
     def methods(self) -> tuple[str, ...]:
         """What is trained: the objective's encoder, or the method, and the tuning where there is one."""
@@ -205,6 +217,9 @@ class HeadConfig:
     streams: Literal["both", "alone"] = "both"
     options: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        check_ranges("head", self)
+
 
 @dataclass
 class OptimizerConfig:
@@ -243,6 +258,9 @@ class OptimizerConfig:
     step_epochs: int = 3
     step_factor: float = 0.35
     clip_norm: float | None = 1.0
+
+    def __post_init__(self) -> None:
+        check_ranges("optimizer", self)
 
 
 @dataclass
@@ -308,6 +326,9 @@ class TrainConfig:
     checkpoint: bool = False
     floors: bool = False
 
+    def __post_init__(self) -> None:
+        check_ranges("train", self)
+
 
 @dataclass
 class RunConfig:
@@ -350,6 +371,9 @@ class PretrainingConfig:
     pretrained: bool = True
     depth: int | None = None
 
+    def __post_init__(self) -> None:
+        check_ranges("pretraining", self)
+
 
 @dataclass
 class PretrainingTrainConfig:
@@ -382,6 +406,9 @@ class PretrainingTrainConfig:
     roll_steps: int = 0
     checkpoint: bool = False
     shard: bool = False
+
+    def __post_init__(self) -> None:
+        check_ranges("train", self)
 
 
 @dataclass

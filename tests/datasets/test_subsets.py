@@ -58,7 +58,6 @@ def test_what_is_wrong_is_one_line(tmp_path: Path) -> None:
     for data, message in (
         ({"test_list": str(tmp_path / "none.txt")}, "names none of the 30 test clips, such as clip0"),
         ({"test_list": str(tmp_path / "absent.txt")}, "cannot be read as UTF-8 text"),
-        ({"test_per_class": 0}, "data.test_per_class is 0; set it to 1 or more"),
     ):
         with pytest.raises(DatasetError, match=message) as caught:
             restricted(**data)

@@ -30,8 +30,6 @@ def test_dropout_acts_in_training_alone_and_from_the_seed() -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (HeadConfig(dropout=1.0), "head.dropout is 1.0"),
-        (HeadConfig(dropout=-0.1), "head.dropout is -0.1"),
         (HeadConfig(name="psp", dropout=0.5), "leave head.dropout out"),
         (HeadConfig(name="cmbs", loss="binary_on_softmax"), "leave head.loss out"),
     ],

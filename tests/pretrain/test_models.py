@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +19,7 @@ from avtune.pretrain import OBJECTIVES, create_pretraining
 from avtune.pretrain.avsiam import PRESETS, Avsiam
 from avtune.pretrain.backbone import take_backbone
 from avtune.pretrain.classifiers import AvsiamClassifier, CavMaeClassifier
+from avtune.pretrain.objective import PretrainingModel
 from avtune.pretrain.patches import Stem, cut, resampled, targets
 
 CASES = [("avsiam", preset) for preset in PRESETS] + [("cav_mae", "paper"), ("cav_mae", "release")]
@@ -55,9 +57,13 @@ def test_which_losses_there_are(objective: str, preset: str) -> None:
 @pytest.mark.parametrize("stop", [False, True])
 @pytest.mark.parametrize("reconstruction", ["same_pass", "own_pass"])
 def test_stop_gradient_keeps_the_reconstruction_out_of_the_encoder(stop: bool, reconstruction: str) -> None:
-    model = small_avsiam(contrast="none", stop_gradient=stop, reconstruction=reconstruction)
+    model = small_avsiam(contrastive_weight=0.0, stop_gradient=stop, reconstruction=reconstruction)
     model(*clips(4), model.draw(4, torch.Generator().manual_seed(0))).total.backward()
-    reached = {name.split(".")[1] for name, p in model.encoder.named_parameters("e") if p.grad is not None}
+    reached = {
+        name.split(".")[1]
+        for name, p in model.encoder.named_parameters("e")
+        if p.grad is not None and p.grad.any()
+    }
     assert reached == ({"joint"} if stop else {"joint", "trunks", "audio", "video"})
 
 
@@ -210,14 +216,43 @@ def test_resampling_keeps_a_table_that_fits_and_its_axes() -> None:
         ({"audio_ratios": ["half"]}, "each must lie in"),
         ({"reconstruction_encoder": "copy"}, "reconstruction_encoder copy needs"),
         ({"contrast": "none", "reconstruction": "none"}, "nothing to learn"),
-        ({"temperature": 0.0}, "must be above 0"),
-        ({"decoder_width": 30}, "multiple of 4"),
+        ({"contrast": "none"}, "teaches its encoder nothing"),
+        (
+            {
+                "contrast": "none",
+                "reconstruction": "own_pass",
+                "reconstruction_encoder": "copy",
+                "stop_gradient": False,
+            },
+            "a contrast and no stop_gradient",
+        ),
         ({"joint_blocks": 4}, "set joint_blocks from 1 to 3"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(AvtuneError, match=message) as caught:
         small_avsiam(**options)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"temperature": 0.0}, "temperature is 0; set it to a number above 0"),
+        ({"temperature": float("nan")}, "temperature is nan"),
+        ({"decoder_width": 30}, "decoder_width is 30; set it to a multiple of 4"),
+        ({"decoder_width": 0}, "decoder_width is 0"),
+        ({"decoder_heads": 0}, "decoder_heads 0; set each to 1 or more"),
+        ({"decoder_depth": -1}, "decoder_depth is -1"),
+        ({"block_epsilon": -1.0}, "block_epsilon is -1; set it to a number above 0"),
+    ],
+)
+@pytest.mark.parametrize("small", [small_avsiam, small_cav_mae])
+def test_numbers_that_make_no_sense_are_refused(
+    small: Callable[..., PretrainingModel], options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(AvtuneError, match=message) as caught:
+        small(**options)
     assert "\n" not in str(caught.value)
 
 

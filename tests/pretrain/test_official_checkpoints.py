@@ -191,9 +191,18 @@ def test_nothing_is_unpickled(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 def test_files_that_are_no_weights(tmp_path: Path) -> None:
     with pytest.raises(ConversionError, match="no such file"):
         read_checkpoint(tmp_path / "absent.pth")
-    (tmp_path / "text.pth").write_text("weights")
-    with pytest.raises(ConversionError, match="no weights that can be read"):
-        read_checkpoint(tmp_path / "text.pth")
+    for name, content in (("empty.pth", ""), ("config.yaml", "encoder:\n  tower: nano\n" * 9)):
+        (tmp_path / name).write_text(content)
+        with pytest.raises(ConversionError, match=r"is no file of weights; .* run of `avtune pretrain`$"):
+            read_checkpoint(tmp_path / name)
+    save_file(avsiam_state(DIM, 1), tmp_path / "cut.safetensors")
+    torch.save(avsiam_state(DIM, 1), tmp_path / "cut.pth")
+    torch.save(avsiam_state(DIM, 1), tmp_path / "former.pth", _use_new_zipfile_serialization=False)
+    for name in ("cut.safetensors", "cut.pth", "former.pth"):
+        content = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(content[: len(content) // 2])
+        with pytest.raises(ConversionError, match=r"can be read: it is cut off, .* download it again$"):
+            read_checkpoint(tmp_path / name)
     torch.save({"epoch": 3, "lr": 0.1}, tmp_path / "numbers.pth")
     with pytest.raises(ConversionError, match="named tensors"):
         read_checkpoint(tmp_path / "numbers.pth")

@@ -1,4 +1,3 @@
-import functools
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +7,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from avtune.backbones import Tower, create_tower
 from avtune.config import DataConfig, RunConfig
 from avtune.datasets import Collection, read
 from avtune.datasets.bandstand import render_bandstand
@@ -17,9 +15,8 @@ from avtune.recipes import ConfigError, fields_of, parse_config, recipe_names, r
 from avtune.runs import RunObserver, fit_model, prepare_clips
 from avtune.tasks.network import part_of
 from avtune.train.log import read_log
+from drawn_towers import draw_towers_once
 
-LABELS = tuple(f"label {k}" for k in range(28))
-WORDS = tuple(f"word {k}" for k in range(9))
 TASK_CLIPS = {
     "localization": "bandstand",
     "classification": "bandstand_classes",
@@ -31,24 +28,9 @@ TASK_CLIPS = {
 """How the generated clips are read for each task."""
 
 
-@functools.cache
-def recipe(name: str) -> RunConfig:
-    return parse_config(base=recipe_path(name))
-
-
-@functools.cache
-def drawn_once(name: str, *, pretrained: bool, depth: int | None, device: str | None) -> Tower:
-    """Drawing the random weights of the same large tower again for each recipe would take most of the time."""
-    return create_tower(name, pretrained=pretrained, depth=depth, device=device)
-
-
 @pytest.mark.parametrize("name", recipe_names())
-def test_every_recipe_states_its_source_and_builds(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("avtune.encoder.create_tower", drawn_once)
+def test_every_recipe_states_its_source(name: str) -> None:
     assert recipe_path(name).read_text().startswith("# ")
-    config = recipe(name)
-    model = AudioVisualModel(config, LABELS, words=WORDS, device="meta")
-    assert sum(weight.numel() for weight in model.network.head.parameters()) > 0
 
 
 @pytest.fixture(scope="module")
@@ -70,10 +52,10 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Collection]:
 def test_every_recipe_makes_a_step_on_bandstand_with_shallow_towers(
     name: str, clips: dict[str, Collection], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("avtune.encoder.create_tower", drawn_once)
+    draw_towers_once(monkeypatch)
     # States of up to gigabytes; what is saved is looked at in tests of small models.
     monkeypatch.setattr("avtune.train.updates.save_state", lambda folder, state: None)
-    config = recipe(name)
+    config = parse_config(base=recipe_path(name))
     config = replace(
         config,
         encoder=replace(config.encoder, pretrained=False),

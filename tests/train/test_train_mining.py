@@ -9,7 +9,6 @@ import pytest
 from made_up_clips import LABELS, MadeUpClips
 from training_case import WITHOUT_BATCH_NORM, small_config, small_trainer
 
-from avtune.errors import AvtuneError
 from avtune.train.log import read_log
 from avtune.transforms import Batch, mine_foreground
 
@@ -43,8 +42,3 @@ def test_the_loop_asks_for_what_the_recipe_states(tmp_path: Path, mining: str, r
         assert how == {
             "share": 0.3, "background": len(LABELS), "relabel_only": relabel_only, "seed": 5, "epoch": 0
         }  # fmt: skip
-
-
-def test_an_impossible_share_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(AvtuneError, match=r"train\.mining_share is 2\.0"):
-        losses(tmp_path, mining="paper", mining_share=2.0)

@@ -131,9 +131,7 @@ def test_nothing_to_do_returns_the_batch_itself() -> None:
     assert mined(blank) is blank
 
 
-def test_wrong_shares_and_targets_are_refused() -> None:
-    with pytest.raises(AvtuneError, match=r"train\.mining_share is 1\.5; it must be between 0 and 1"):
-        mined(batch_of([[0, 0]]), 1.5)
+def test_wrong_targets_are_refused() -> None:
     for target in (None, torch.zeros(1)):
         with pytest.raises(AvtuneError, match="needs a task with one class for each segment"):
             mined(batch_of([[0, 0]], target=target))

@@ -56,14 +56,12 @@ def head_of(config: HeadConfig) -> Head:
     """The head that a recipe names.
 
     Raises:
-        avtune.errors.AvtuneError: There is no such head or preset, or ``loss`` or ``dropout`` is impossible or stated
-            for a head that brings its own.
+        avtune.errors.AvtuneError: There is no such head or preset, or ``loss`` or ``dropout`` is stated for a head that
+            brings its own.
     """
     head = choose("head", config.name, HEADS)
     if config.preset is not None:
         choose(f"preset of {config.name}", config.preset, head.presets)
-    if not 0 <= config.dropout < 1:
-        raise AvtuneError(f"head.dropout is {config.dropout}; set it to 0 or more and below 1")
     if config.name != "segment":
         for setting in ("loss", "dropout"):
             if (value := getattr(config, setting)) != getattr(HeadConfig(), setting):

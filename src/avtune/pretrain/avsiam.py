@@ -243,20 +243,21 @@ def _check(settings: AvsiamSettings) -> None:
             f"{settings.reconstruction_ratio}; each must lie in [0, 1), and each modality needs one"
         )
     if settings.reconstruction_encoder == "copy" and (
-        settings.encoders == "separate" or settings.reconstruction != "own_pass" or settings.stop_gradient
+        settings.encoders == "separate"
+        or settings.reconstruction != "own_pass"
+        or settings.contrast == "none"
+        or settings.stop_gradient
     ):
         raise AvtuneError(
-            "avsiam's reconstruction_encoder copy needs encoders shared, reconstruction own_pass and no stop_gradient; "
-            "set them, or choose reconstruction_encoder shared"
+            "avsiam's reconstruction_encoder copy needs encoders shared, reconstruction own_pass, a contrast and no "
+            "stop_gradient; set them, or choose reconstruction_encoder shared"
         )
     if settings.contrast == "none" and settings.reconstruction == "none":
         raise AvtuneError(
             "avsiam without contrast and reconstruction has nothing to learn; choose one of them"
         )
-    if settings.temperature <= 0:
-        raise AvtuneError(f"avsiam's temperature must be above 0, not {settings.temperature:g}")
-    if settings.decoder_width % settings.decoder_heads or settings.decoder_width % 4:
+    if settings.contrast == "none" and settings.stop_gradient:
         raise AvtuneError(
-            f"avsiam's decoder_width {settings.decoder_width} must be a multiple of 4 and of its "
-            f"{settings.decoder_heads} heads"
+            "avsiam with contrast none and stop_gradient teaches its encoder nothing; set stop_gradient to false, or "
+            "choose a contrast"
         )

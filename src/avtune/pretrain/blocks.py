@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from avtune.backbones.timm_loading import timm
+from avtune.errors import AvtuneError
 from avtune.pretrain.packing import Layout, Norm, Packed, attend_packed
 
 Block = timm.models.vision_transformer.Block
@@ -23,10 +24,15 @@ class ModalityNorms(nn.Module):
         start: What all of them begin as copies of.
         norms: Names of those to have.
         epsilon: Added to variances; ``None``: as in ``start``.
+
+    Raises:
+        AvtuneError: ``epsilon`` is not above 0.
     """
 
     def __init__(self, start: nn.LayerNorm, norms: Sequence[Norm], epsilon: float | None = None) -> None:
         super().__init__()
+        if epsilon is not None and not epsilon > 0:
+            raise AvtuneError(f"block_epsilon is {epsilon:g}; set it to a number above 0, or to null")
         self.of = nn.ModuleDict({norm: copy.deepcopy(start) for norm in norms})
         for norm in self.of.values():
             norm.eps = start.eps if epsilon is None else epsilon  # type: ignore[assignment]

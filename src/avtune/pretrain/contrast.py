@@ -11,6 +11,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from avtune.errors import AvtuneError
 from avtune.fusion.contrastive import gather_rows
 
 Kind = Literal["softmax", "sigmoid"]
@@ -47,10 +48,15 @@ class Contrast(nn.Module):
         directions: Of the softmax: each sound among all frames (``audio_to_video``, Equation 1), each clip's
             frames among all sounds (``video_to_audio``, CAV-MAE), or the mean of the two.
         temperature: tau of the softmax.
+
+    Raises:
+        AvtuneError: ``temperature`` is not above 0.
     """
 
     def __init__(self, kind: Kind, directions: Directions, temperature: float) -> None:
         super().__init__()
+        if not temperature > 0:
+            raise AvtuneError(f"temperature is {temperature:g}; set it to a number above 0")
         self.kind, self.directions, self.temperature = kind, directions, temperature
         if kind == "sigmoid":
             # Of one dimension, since weights without any cannot be spread over processes.

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from avtune.errors import AvtuneError
 from avtune.pretrain.blocks import PackedBlock, PackedBlocks, new_block
 from avtune.pretrain.masking import Kept
 from avtune.pretrain.packing import Layout, Packed, send
@@ -43,12 +44,19 @@ class Decoder(nn.Module):
         heads: Attention heads of a block.
         start: ``mae``: fixed sinusoidal positions, mask token and modality vectors random. ``zeros``: positions,
             mask token and modality vectors are learned and begin at zero, as AVSiam's released code.
+
+    Raises:
+        AvtuneError: There are no blocks or heads, or the width does not divide among heads and sinusoids.
     """
 
     def __init__(
         self, dim: int, audio: Stem, video: Stem, *, width: int, depth: int, heads: int, start: DecoderStart
     ) -> None:
         super().__init__()
+        if depth < 1 or heads < 1:
+            raise AvtuneError(f"decoder_depth is {depth} and decoder_heads {heads}; set each to 1 or more")
+        if width < 4 or width % heads or width % 4:
+            raise AvtuneError(f"decoder_width is {width}; set it to a multiple of 4 and of its {heads} heads")
         place = audio.weight.device
         self.embed = nn.Linear(dim, width, device=place)
         self.mask_token = nn.Parameter(torch.zeros(width, device=place))

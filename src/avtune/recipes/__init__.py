@@ -127,7 +127,9 @@ def _parse(kind: type[Config], arguments: Iterable[str], base: Path | Mapping[st
         settings = parser.parse_object(start)
         settings = parser.parse_args(arguments, settings)
         built = parser.instantiate(settings)
-    except (ArgumentError, TypeError, ValueError, yaml.YAMLError) as error:
+    except ConfigError:
+        raise
+    except (ArgumentError, AvtuneError, TypeError, ValueError, yaml.YAMLError) as error:
         where = f"{base}: " if isinstance(base, Path) and not arguments else ""
         raise ConfigError(f"{where}{_one_line(error)}") from error
     return kind(**{name: getattr(built, name) for name in vars(kind()) if hasattr(built, name)})

@@ -114,16 +114,9 @@ def clip_order(data: DataConfig, records: Sequence[Record]) -> Order:
     Args:
         data: ``shards_at_once``.
         records: The clips.
-
-    Raises:
-        DatasetError: ``data.shards_at_once`` is below 1.
     """
     if data.shards_at_once is None:
         return shuffled(len(records))
-    if data.shards_at_once < 1:
-        raise DatasetError(
-            f"data.shards_at_once is {data.shards_at_once}; set it to 1 or more, or leave it out"
-        )
     return together([record.files for record in records], data.shards_at_once)
 
 

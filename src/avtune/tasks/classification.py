@@ -59,8 +59,6 @@ class ClassificationTask(Task):
             )
         if head.loss != HeadConfig().loss:
             raise AvtuneError(f"head.loss {head.loss} is for event localization; leave it out")
-        if not 0 <= head.label_smoothing < 1:
-            raise AvtuneError(f"head.label_smoothing is {head.label_smoothing}; set it from 0 to below 1")
         if head.name == "ma_avt":
             if head.multi_label or head.label_smoothing:
                 raise AvtuneError(

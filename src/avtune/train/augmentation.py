@@ -57,9 +57,6 @@ def augment(batch: Batch, config: RunConfig, task: Task, epoch: int) -> Batch:
         config: ``train`` says how, and the seed; ``input.audio`` what spectrograms are.
         task: What their truth is.
         epoch: Index of the epoch, from 0.
-
-    Raises:
-        AvtuneError: A share or number is impossible.
     """
     train = config.train
     seed, audio = train.seed, resolve_audio(config.input.audio)

@@ -156,20 +156,18 @@ class UpdateLoop(ABC, Generic[Config]):
             avtune.train.state.ResumeError: The saved state is of another run.
         """
         try:
-            resumed = self._resume()
+            self._resume()
             if not self.progress.finished:
-                self._train(resumed)
+                self._train()
         finally:
             # In half precision Accelerate replaces the network's forward; outside training it is exact again.
             for name in ("forward", "_original_forward", "_is_accelerate_prepared"):
                 vars(self.network).pop(name, None)
 
-    def _train(self, resumed: bool) -> None:
+    def _train(self) -> None:
         progress = self.progress
         try:
             with self.request:
-                if not resumed:
-                    self._save()
                 if self.accelerator.is_main_process:
                     self.log = RunLog(self.folder, step=progress.step, epoch=progress.epoch)
                 self.observer.started(progress.step, self.steps)
@@ -266,8 +264,8 @@ class UpdateLoop(ABC, Generic[Config]):
         if len(names) > MOST_NAMES:
             names = [*names[:MOST_NAMES], f"and {len(names) - MOST_NAMES} more"]
         raise NonFiniteLossError(
-            f"{what} at update {self.progress.step} on the clips {', '.join(names)}; look at these files, lower "
-            "optimizer.lr or train in fp32 (the last good state is in the run's folder)"
+            f"{what} at update {self.progress.step} on the clips {', '.join(names)}; look at these files, or "
+            "lower optimizer.lr or set train.precision to fp32 in another folder"
         )
 
     def _end_epoch(self) -> None:
@@ -318,11 +316,11 @@ class UpdateLoop(ABC, Generic[Config]):
         for damaged in gather_object([self.progress.damaged]):
             self.progress.damaged.update(damaged)
 
-    def _resume(self) -> bool:
+    def _resume(self) -> None:
         path = self.folder / "state"
         state = load_state(path, self.identity)
         if state is None:
-            return False
+            return
         self.progress, self.best = state.progress, state.best_network
         try:
             self._load_weights(state.network)
@@ -335,7 +333,6 @@ class UpdateLoop(ABC, Generic[Config]):
             self.accelerator.scaler.load_state_dict(state.scaler)
         if not self.progress.finished:
             self.observer.message(f"going on after update {self.progress.step} of {self.steps}")
-        return True
 
     def _sum(self, values: list[float]) -> list[float]:
         """Each value summed over all processes."""

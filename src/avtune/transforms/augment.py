@@ -71,12 +71,7 @@ def flip_frames(
 
     Returns:
         The batch with changed frames; the same one where nothing changes.
-
-    Raises:
-        ValueError: ``share`` is not in [0, 1].
     """
-    if not 0 <= share <= 1:
-        raise ValueError(f"train.flip is {share}; it must be between 0 and 1")
     chosen = [share > draw(name, seed, epoch, 0) for name in batch.names]
     if not any(chosen):
         return batch
@@ -104,12 +99,7 @@ def drop_stream(batch: Batch, share: float, *, seed: int, epoch: int) -> Batch:
         share: Probability that a batch loses a stream, in [0, 1]; either one in half of the cases.
         seed: Seed of the run.
         epoch: Index of the epoch, from 0.
-
-    Raises:
-        AvtuneError: ``share`` is not in [0, 1].
     """
-    if not 0 <= share <= 1:
-        raise AvtuneError(f"train.drop_stream is {share}; it must be between 0 and 1")
     if share == 0 or not batch.names:
         return batch
     drawn = draw("\n".join(sorted(batch.names)), seed, epoch, 14)
@@ -146,12 +136,7 @@ def mix_clips(
     Returns:
         The batch with changed frames, spectrograms and a softened target; segments that do not exist in both clips no
         longer count. The same one where nothing changes.
-
-    Raises:
-        AvtuneError: ``share`` is not in [0, 1].
     """
-    if not 0 <= share <= 1:
-        raise AvtuneError(f"train.mixup is {share}; it must be between 0 and 1")
     if share == 0 or batch.target is None:
         return batch
     partners = _partners(batch, share, seed, epoch)

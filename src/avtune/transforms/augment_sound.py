@@ -11,7 +11,6 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from avtune.errors import AvtuneError
 from avtune.transforms.augment import draw
 from avtune.transforms.collate import Batch
 from avtune.transforms.presets import AudioPreset
@@ -29,13 +28,7 @@ def mask_sound(batch: Batch, mels: int, steps: int, *, audio: AudioPreset, seed:
         audio: The front end.
         seed: Seed of the run.
         epoch: Index of the epoch, from 0.
-
-    Raises:
-        AvtuneError: ``mels`` or ``steps`` is negative.
     """
-    for name, most in (("mask_mels", mels), ("mask_steps", steps)):
-        if most < 0:
-            raise AvtuneError(f"train.{name} is {most}; set it to 0 or above")
     if not batch.names or not (mels or steps):
         return batch
     sound = batch.spectrogram.clone()
@@ -56,12 +49,7 @@ def add_noise(batch: Batch, most: float, *, seed: int, epoch: int) -> Batch:
         most: Each value gets a number from U(0, 1) times a share of this that is drawn from U(0, 1) for the clip.
         seed: Seed of the run.
         epoch: Index of the epoch, from 0.
-
-    Raises:
-        AvtuneError: ``most`` is negative.
     """
-    if most < 0:
-        raise AvtuneError(f"train.noise is {most}; set it to 0 or above")
     if not batch.names or not most:
         return batch
     shape = batch.spectrogram.shape[2:]
@@ -84,12 +72,7 @@ def roll_sound(batch: Batch, steps: int, *, audio: AudioPreset, seed: int, epoch
         audio: The front end.
         seed: Seed of the run.
         epoch: Index of the epoch, from 0.
-
-    Raises:
-        AvtuneError: ``steps`` is negative.
     """
-    if steps < 0:
-        raise AvtuneError(f"train.roll_steps is {steps}; set it to 0 or above")
     if not batch.names or not steps:
         return batch
     shifts = [int(draw(name, seed, epoch, 13) * 2 * steps) - steps for name in batch.names]

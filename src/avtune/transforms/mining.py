@@ -37,10 +37,8 @@ def mine_foreground(
         The batch with changed frames and targets; the same one where nothing changes.
 
     Raises:
-        AvtuneError: ``share`` is not in [0, 1], or the batch's target is not classes.
+        AvtuneError: The batch's target is not classes.
     """
-    if not 0 <= share <= 1:
-        raise AvtuneError(f"train.mining_share is {share}; it must be between 0 and 1")
     if share == 0 or not batch.names:
         return batch
     shapes = (batch.valid.shape, batch.valid.shape[:1])

@@ -9,11 +9,13 @@ import torch
 
 from avtune import runs
 from avtune.config import DataConfig, EncoderConfig, InputConfig, RunConfig, TrainConfig
+from avtune.datasets import DatasetError
 from avtune.datasets.clips import clip_bytes
 from avtune.errors import AvtuneError
 from avtune.media import write_video
 from avtune.model import AudioVisualModel
 from avtune.runs import RunObserver, prepare_clips, read_collection
+from avtune.runs.clips import refuse_without
 
 
 class Listening(RunObserver):
@@ -129,3 +131,25 @@ def test_a_split_with_one_readable_clip_is_scored_without_shuffling(folder, tmp_
     assert "shuffled audio" not in sheet.floors
     assert any("shuffled audio is left out" in message for message in observer.messages)
     assert (tmp_path / "run" / "report.html").is_file()
+
+
+def test_clips_that_leave_none_to_score_with_are_refused_before_anything_is_trained(folder, tmp_path):
+    for label in ("bell", "horn"):
+        (tmp_path / "clips" / label).mkdir(parents=True)
+        shutil.copy(folder / label / "0.mp4", tmp_path / "clips" / label)
+    config = RunConfig(data=DataConfig(name="folder", root=str(tmp_path / "clips")))
+    with pytest.raises(
+        DatasetError, match="no clip is held out to score with; add clips until a label has two"
+    ):
+        runs.train_run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_split_that_is_not_there_is_refused_with_those_that_are(folder):
+    collection = read_collection(
+        RunConfig(data=DataConfig(name="folder", root=str(folder), validation_share=0.0, test_share=0.34)),
+        RunObserver(),
+    )
+    refuse_without(collection, "test")
+    with pytest.raises(DatasetError, match=r"there is no validation split; it has train, test$"):
+        refuse_without(collection, "validation")

@@ -20,6 +20,7 @@ from avtune.config import EncoderConfig, HeadConfig, InputConfig, RunConfig
 from avtune.counting import count_parameters, example_batch, millions, multiply_adds
 from avtune.errors import AvtuneError
 from avtune.files import appearing, write_atomically
+from avtune.pretrain.saved import holds_pretrained
 from avtune.recipes import parse_config, to_yaml
 from avtune.tasks import Prediction, Window
 from avtune.transforms import Batch, Prepared, Preprocessing, Sample, collate
@@ -201,6 +202,11 @@ def load(folder: str | Path, *, device: str | None = None) -> AudioVisualModel:
         ModelError: A file is missing or damaged, or the frozen towers are not those it was trained on.
     """
     folder = Path(folder)
+    if holds_pretrained(folder):
+        raise ModelError(
+            f"{folder}: a pretraining run, which answers no task; search with it (avtune index VIDEOS --run {folder}), "
+            f"or fine-tune it (--encoder.pretraining {folder})"
+        )
     for name in (CONFIG, WEIGHTS, LABELS, PREPROCESSING):
         if not (folder / name).is_file():
             raise ModelError(

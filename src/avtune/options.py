@@ -94,10 +94,13 @@ def _fit(method: str, name: str, value: Any, hint: Any) -> Any:
             return float(value)
         elif isinstance(kind, type) and type(value) is kind:
             return value
-    allowed = " or ".join(
-        ", ".join(map(repr, get_args(kind)))
-        if get_origin(kind) is Literal
-        else getattr(kind, "__name__", str(kind))
-        for kind in kinds
-    )
+    allowed = " or ".join(map(_words, kinds))
     raise OptionError(f"{method} option {name!r} cannot be {value!r}; it takes {allowed}")
+
+
+def _words(kind: Any) -> str:
+    if get_origin(kind) is Literal:
+        return ", ".join(map(repr, get_args(kind)))
+    if get_origin(kind) is tuple:
+        return "a list in brackets, such as [0.5]"
+    return "null" if kind is NoneType else str(getattr(kind, "__name__", kind))

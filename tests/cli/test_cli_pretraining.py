@@ -140,3 +140,12 @@ def test_mistakes_are_one_line(clips: Path, tmp_path: Path, capsys: pytest.Captu
         problem = printed.err.strip().splitlines()[-1]
         assert words in problem.replace("\n", " "), printed.err
         assert "Traceback" not in printed.err
+
+
+def test_a_pretraining_run_is_told_apart_from_one_that_answers(
+    run: Path, clips: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", str(run), str(next(clips.rglob("*.mp4")))]) == 1
+    problem = capsys.readouterr().err.strip()
+    assert "a pretraining run, which answers no task; search with it" in problem
+    assert "\n" not in problem

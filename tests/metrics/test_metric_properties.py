@@ -184,3 +184,24 @@ def test_what_does_not_fit_is_refused() -> None:
         retrieval_scores([])
     with pytest.raises(ValueError, match="of one shape"):
         segment_scores(np.zeros((1, 2)), np.zeros((1, 2)), np.zeros((1, 2)), np.zeros((1, 3)))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_what_is_no_number_is_no_answer(value: float) -> None:
+    for score in (
+        lambda: top_k_hits([[value, 1.0, 2.0]], [0]),
+        lambda: average_precision([value, 0.5], [True, False]),
+        lambda: average_precisions([[value], [0.5]], [[True], [False]]),
+        lambda: mask_ious(np.full((1, 2, 2), value), np.ones((1, 2, 2))),
+        lambda: f_curves(np.full((1, 2, 2), value), np.ones((1, 2, 2))),
+        lambda: MaskSums.of_video(np.full((1, 2, 2), value), np.ones((1, 2, 2))),
+        lambda: partner_ranks([[value]]),
+    ):
+        with pytest.raises(ValueError, match="must be finite"):
+            score()
+
+
+@pytest.mark.parametrize("truth", [-1, 3])
+def test_a_truth_that_is_no_class_is_refused(truth: int) -> None:
+    with pytest.raises(ValueError, match="indices of 3 classes"):
+        top_k_hits([[0.0, 1.0, 2.0]], [truth])

@@ -8,6 +8,7 @@ import torch
 from made_up_clips import MadeUpClips
 from training_case import small_config, small_model
 
+from avtune.errors import AvtuneError
 from avtune.model import AudioVisualModel
 from avtune.train import evaluate
 from avtune.train.evaluate import ShuffledSound
@@ -45,6 +46,11 @@ def test_nothing_readable_gives_no_score(model: AudioVisualModel) -> None:
     assert found.scores is None
     assert found.clips == 0
     assert len(found.damaged) == 2
+
+
+def test_an_answer_that_is_no_number_is_no_score(model: AudioVisualModel) -> None:
+    with pytest.raises(AvtuneError, match="answer to clip2, clip3 is no number; its weights are damaged"):
+        evaluate(model.network, model.task, MadeUpClips(5, nan=(3,)), batch_size=2)
 
 
 @pytest.mark.parametrize("training", [True, False])

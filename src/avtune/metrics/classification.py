@@ -22,13 +22,15 @@ def top_k_hits(scores: Any, true: Any, k: int = 1) -> npt.NDArray[np.bool_]:
         (clips,). A class that ties with the true one stands before it: equal scores for all are no answer.
 
     Raises:
-        ValueError: The shapes do not fit.
+        ValueError: The shapes do not fit, a score is not finite, or a truth is no index of a class.
     """
-    values, classes = np.asarray(scores, dtype=np.float64), np.asarray(true, dtype=np.int64)
+    values, classes = _finite(scores), np.asarray(true, dtype=np.int64)
     if values.ndim != 2 or classes.shape != values.shape[:1]:
         raise ValueError(
             f"scores are (clips, classes) and truths (clips,), not {values.shape}, {classes.shape}"
         )
+    if ((classes < 0) | (classes >= values.shape[1])).any():
+        raise ValueError(f"truths are indices of {values.shape[1]} classes")
     own = values[np.arange(len(values)), classes]
     hits: npt.NDArray[np.bool_] = (values >= own[:, None]).sum(axis=1) <= k
     return hits
@@ -45,9 +47,9 @@ def average_precision(scores: Any, true: Any) -> float:
         In [0, 1]; NaN where no clip is of the class.
 
     Raises:
-        ValueError: The shapes differ.
+        ValueError: The shapes differ, or a score is not finite.
     """
-    values, positive = np.asarray(scores, dtype=np.float64), np.asarray(true, dtype=bool)
+    values, positive = _finite(scores), np.asarray(true, dtype=bool)
     if values.shape != positive.shape or values.ndim != 1:
         raise ValueError(f"scores and truths are (clips,), not {values.shape} and {positive.shape}")
     if not positive.any():
@@ -70,9 +72,17 @@ def average_precisions(scores: Any, true: Any) -> Floats:
         (classes,), NaN for classes that do not occur.
 
     Raises:
-        ValueError: The shapes differ.
+        ValueError: The shapes differ, or a score is not finite.
     """
-    values, positive = np.asarray(scores, dtype=np.float64), np.asarray(true, dtype=bool)
+    values, positive = _finite(scores), np.asarray(true, dtype=bool)
     if values.shape != positive.shape or values.ndim != 2:
         raise ValueError(f"scores and truths are (clips, classes), not {values.shape} and {positive.shape}")
     return np.array([average_precision(*pair) for pair in zip(values.T, positive.T, strict=True)])
+
+
+def _finite(scores: Any) -> Floats:
+    values = np.asarray(scores, dtype=np.float64)
+    # In comparisons "not a number" would pass for the best guess.
+    if not np.isfinite(values).all():
+        raise ValueError("scores must be finite")
+    return values

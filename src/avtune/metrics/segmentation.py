@@ -199,8 +199,10 @@ def check_frames(found: npt.NDArray[Any], true: npt.NDArray[Any]) -> None:
     """Refuse what are not masks of the same frames.
 
     Raises:
-        ValueError: The shapes differ or are not those of frames.
+        ValueError: The shapes differ or are not those of frames, or a probability is not finite.
     """
+    if not np.isfinite(found).all():
+        raise ValueError("probabilities must be finite")
     if found.shape != true.shape or found.ndim != 3:
         raise ValueError(
             f"masks are (frames, height, width) on both sides, not {found.shape} against {true.shape}"

@@ -111,7 +111,7 @@ def _has_pretraining(path: Path) -> bool:
 
 
 def _parse(kind: type[Config], arguments: Iterable[str], base: Path | Mapping[str, Any] | None) -> Config:
-    parser = _parser(kind)
+    parser = _parser(COMMANDS[kind])
     try:
         start: dict[str, Any] = {}
         if isinstance(base, Mapping):
@@ -136,7 +136,8 @@ def _parse(kind: type[Config], arguments: Iterable[str], base: Path | Mapping[st
 
 
 @functools.cache
-def _parser(kind: type[RunConfig | PretrainingRunConfig]) -> ArgumentParser:
+def _parser(command: str) -> ArgumentParser:
+    (kind,) = (kind for kind, name in COMMANDS.items() if name == command)
     parser = ArgumentParser(exit_on_error=False, default_env=False)
     parser.add_class_arguments(kind, as_group=False)
     return parser

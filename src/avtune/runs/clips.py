@@ -120,6 +120,32 @@ def clip_order(data: DataConfig, records: Sequence[Record]) -> Order:
     return together([record.files for record in records], data.shards_at_once)
 
 
+def scored_split(collection: Collection) -> str:
+    """The split that a run is scored on in the end: ``test``, or ``validation`` where there is none.
+
+    Raises:
+        DatasetError: There is neither; no clip would be left to score with.
+    """
+    for split in ("test", "validation"):
+        if collection.splits.get(split):
+            return split
+    raise DatasetError(
+        f"{collection.root}: no clip is held out to score with; add clips until a label has two, or raise "
+        "data.test_share"
+    )
+
+
+def refuse_without(collection: Collection, split: str) -> None:
+    """Refuse a split that holds no clip.
+
+    Raises:
+        DatasetError: It does not; those that do are named.
+    """
+    if not collection.splits.get(split):
+        there = ", ".join(name for name, records in collection.splits.items() if records)
+        raise DatasetError(f"{collection.root}: there is no {split} split; it has {there}")
+
+
 def _disk_cache(config: RunConfig | PretrainingRunConfig, observer: RunObserver) -> DiskCache | None:
     if config.data.cache_folder is None:
         return None

@@ -10,7 +10,7 @@ import torch
 
 from avtune.counting import count_parameters
 from avtune.datasets.clips import ClipDataset
-from avtune.media import MediaError
+from avtune.errors import AvtuneError
 from avtune.model import AudioVisualModel
 from avtune.recipes import to_yaml
 from avtune.report import RunReport, ShownClip
@@ -86,6 +86,6 @@ def _shown_clips(model: AudioVisualModel, dataset: ClipDataset) -> Iterator[Show
     for k in [k for k in files if dataset.records[k].events] or files:
         try:
             yield shown_clip(model, dataset, k)
-        except MediaError:
-            # It is listed among the damaged files already.
+        except AvtuneError:
+            # It is listed among the damaged clips already.
             continue

@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 
 from avtune.config import DataConfig, HeadConfig, PretrainingRunConfig
-from avtune.datasets import Collection, DatasetError
 from avtune.datasets.clips import ClipDataset
 from avtune.errors import AvtuneError
 from avtune.files import write_atomically
@@ -22,7 +21,15 @@ from avtune.pretrain.objective import PretrainingModel
 from avtune.pretrain.saved import build_model, read_pretrained, save_pretrained
 from avtune.recipes import parse_pretraining_config, to_yaml
 from avtune.report import RunReport, write_run_page
-from avtune.runs.clips import Clips, RunObserver, clip_order, prepare_clips, read_collection
+from avtune.runs.clips import (
+    Clips,
+    RunObserver,
+    clip_order,
+    prepare_clips,
+    read_collection,
+    refuse_without,
+    scored_split,
+)
 from avtune.runs.scoring import METRICS, ScoreSheet, read_metrics, write_recorded
 from avtune.runs.training import REPORT, is_main
 from avtune.tasks import Task, create_task
@@ -69,7 +76,7 @@ def pretrain_run(
     started = time.perf_counter()
     config = complete(config)
     collection = read_collection(config, observer)
-    split = _held_out(collection)
+    split = scored_split(collection)
     preparation = prepare(config, collection.labels)
     if not (folder / "state").exists():
         # A run with other settings in this folder is refused later and must keep its own.
@@ -113,13 +120,10 @@ def score_pretrained(
     config = replace(parse_pretraining_config(base=folder / CONFIG), data=data)
     pretrained = read_pretrained(folder)
     collection = read_collection(config, observer)
+    refuse_without(collection, split)
     task = create_task(collection.labels, config.input, HeadConfig(task="retrieval"))
     preparation = Preparation(pretrained.preprocessing, task)
     clips = prepare_clips(config, preparation, collection, observer, (split,))
-    if split not in clips.splits:
-        raise DatasetError(
-            f"{collection.root}: there is no {split} split; it has {', '.join(collection.splits)}"
-        )
     return match(pretrained.model, clips.splits[split], split, preparation, config, observer)
 
 
@@ -240,16 +244,6 @@ def _fit(
         # Every process reads them back for scoring.
         torch.distributed.barrier()
     return progress.damaged
-
-
-def _held_out(collection: Collection) -> str:
-    """The split that is searched in the end."""
-    for split in ("test", "validation"):
-        if collection.splits.get(split):
-            return split
-    raise DatasetError(
-        f"{collection.root}: no clip is held out to search among; raise data.test_share, or add clips"
-    )
 
 
 def _score(

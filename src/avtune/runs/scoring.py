@@ -20,7 +20,7 @@ from avtune.datasets import DatasetError
 from avtune.errors import AvtuneError
 from avtune.files import write_atomically
 from avtune.model import CONFIG, AudioVisualModel, load
-from avtune.runs.clips import Clips, RunObserver
+from avtune.runs.clips import Clips, RunObserver, refuse_without
 from avtune.tasks import Scores, Task, Truth
 from avtune.train import evaluate
 from avtune.train.evaluate import BlindNetwork, ShuffledSound
@@ -74,9 +74,7 @@ def score_run(
         DatasetError: The split has no clip, or none that can be read.
     """
     observer = observer or RunObserver()
-    if split not in clips.splits:
-        known = ", ".join(clips.splits)
-        raise DatasetError(f"{clips.collection.root}: there is no {split} split; it has {known}")
+    refuse_without(clips.collection, split)
     chosen = clips.splits[split]
     batch = model.config.train.batch_size
 

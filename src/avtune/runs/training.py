@@ -16,7 +16,7 @@ from avtune.files import write_atomically
 from avtune.model import CONFIG, AudioVisualModel
 from avtune.recipes import to_yaml
 from avtune.report import write_run_page
-from avtune.runs.clips import Clips, RunObserver, clip_order, prepare_clips, read_collection
+from avtune.runs.clips import Clips, RunObserver, clip_order, prepare_clips, read_collection, scored_split
 from avtune.runs.page import run_report
 from avtune.runs.scoring import FLOORS, ScoreSheet, score_run, write_metrics
 from avtune.tasks import create_task
@@ -43,6 +43,7 @@ def train_run(config: RunConfig, folder: Path, observer: RunObserver | None = No
     observer = observer or RunObserver()
     started = time.perf_counter()
     collection = read_collection(config, observer)
+    split = scored_split(collection)
     torch.manual_seed(config.train.seed)
     model = AudioVisualModel(config, collection.labels, words=collection.words)
     if config.train.floors:
@@ -68,7 +69,6 @@ def train_run(config: RunConfig, folder: Path, observer: RunObserver | None = No
         _fit_floors(config, folder / FLOORS, clips, observer)
         seconds["training the floors"] = time.perf_counter() - before
     before = time.perf_counter()
-    split = "test" if "test" in clips.splits else "validation"
     sheet = score_run(model, folder, clips, split, observer)
     sheet.damaged = {**damaged, **sheet.damaged}
     seconds["scoring"] = time.perf_counter() - before

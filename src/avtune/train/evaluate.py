@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from avtune.errors import AvtuneError
 from avtune.tasks import Scores, Task
 from avtune.tasks.base import Answer, Tally
 from avtune.train.order import derangement
@@ -128,6 +129,9 @@ def evaluate(
 
     Returns:
         The same on every process, each clip counted once.
+
+    Raises:
+        AvtuneError: The network's output is no number.
     """
     world = dist.get_world_size() if dist.is_initialized() else 1
     rank = dist.get_rank() if dist.is_initialized() else 0
@@ -183,6 +187,11 @@ def _count(network: nn.Module, task: Task, batch: Batch, share: _Share) -> None:
     share.damaged.update({bad.name: bad.problem for bad in batch.damaged})
     if batch.names:
         outputs, _ = network(batch)
+        if outputs.isnan().any():
+            raise AvtuneError(
+                f"the model's answer to {', '.join(batch.names)} is no number; its weights are damaged or its training "
+                "diverged: train again, with a lower optimizer.lr"
+            )
         tally = task.tally(outputs, batch)
         share.tally = tally if share.tally is None else share.tally + tally
         share.clips += len(batch.names)

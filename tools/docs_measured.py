@@ -20,22 +20,6 @@ COMPARISON = RESULTS / "comparison_bandstand_nano.json"
 SEEDS = RESULTS / "try_seeds.json"
 BLOCKS = RESULTS / "method_blocks.json"
 TASK_SCORES = RESULTS / "bandstand_tasks.json"
-PRETRAINING = RESULTS / "pretraining_throughput_cuda.json"
-AUDIOSET_CLIPS, EPOCHS, GPUS = 1_772_023, 20, 16
-"""CAV-MAE's copy of AudioSet-2M, and the passes and devices of AVSiam's Table 9."""
-PRETRAINED = {
-    "avsiam": "AVSiam",
-    "contrastive": "AVSiam, contrast alone",
-    "avsep": "AVSep",
-    "cav_mae": "CAV-MAE",
-}
-PACKING = {
-    "packed_over_grouped": "AVSiam, packed over grouped",
-    "contrastive_packed_over_grouped": "contrast alone, packed over grouped",
-    "avsiam_over_cav_mae": "AVSiam over CAV-MAE",
-    "contrastive_over_cav_mae": "contrast alone over CAV-MAE",
-    "avsiam_over_cav_mae_at_equal_tokens": "AVSiam over CAV-MAE of as many patches",
-}
 FLOORS = ("majority", "audio only", "video only", "shuffled audio")
 
 
@@ -314,44 +298,6 @@ def task_scores() -> str:
         f"{table(['recipe', 'score, %', 'reached', 'floors'], rows)}\nMean and standard deviation over the seeds "
         f"{', '.join(map(str, seeds))}. Measured by `{measured['command']}` ({measured['machine']}, "
         f"PyTorch {measured['torch']}).\n"
-    )
-
-
-def pretraining_cost() -> str:
-    """Speed and memory of a step as `benchmarks/pretraining_throughput.py` measured them, and the hours of AudioSet."""
-    measured = json.loads(PRETRAINING.read_text(encoding="utf-8"))
-    rows = []
-    for row in (row for batch in measured["batches"] for row in batch["rows"]):
-        if row["form"] in PRETRAINED and "clips_per_second" in row:
-            speed = row["clips_per_second"]
-            hours = AUDIOSET_CLIPS * EPOCHS / (3600 * GPUS * speed)
-            memory = f"{row['peak_mib'] / 1024:.1f} GiB"
-            rows.append([PRETRAINED[row["form"]], str(row["clips"]), f"{speed:.0f}", memory, f"{hours:.2f}"])
-    heading = ["model (Base)", "clips a step", "clips per second", "peak of memory", f"hours on {GPUS}"]
-    return (
-        f"{table(heading, rows)}\n"
-        f"{_measured_on_a_device(measured)} The hours are computed from it by the formula.\n"
-    )
-
-
-def packing() -> str:
-    """What packing gains, and AVSiam beside CAV-MAE, as `benchmarks/pretraining_throughput.py` measured them."""
-    measured = json.loads(PRETRAINING.read_text(encoding="utf-8"))
-    rows = []
-    for batch in measured["batches"]:
-        ratios = (batch[name] for name in PACKING)
-        rows.append([str(batch["batch"]), *(f"{ratio:.2f}" for ratio in ratios)])
-    return (
-        f"{table(['clips a step', *PACKING.values()], rows)}\n"
-        "Ratios of clips per second, in the last column of patches per second; AVSiam-Base at full depth. "
-        f"{_measured_on_a_device(measured)}\n"
-    )
-
-
-def _measured_on_a_device(measured: Mapping[str, Any]) -> str:
-    return (
-        f"Measured on one {measured['device']}, torch {measured['torch']}, {measured['precision']}, by "
-        f"`{measured['command']}`."
     )
 
 

@@ -82,7 +82,7 @@ def draw(model: AudioVisualModel, record: Record, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     picture = io.BytesIO()
     figure.savefig(picture, metadata={"Software": None})
-    _write_small(Image.open(picture), path)
+    write_small(Image.open(picture), path)
 
 
 def _blocks(axes: Any, classes: np.ndarray, seconds: float, names: tuple[str, ...], row: int) -> None:
@@ -113,10 +113,11 @@ def screenshot(page: Path, path: Path) -> None:
         subprocess.run(
             [browser, *options, page.resolve().as_uri()], check=True, capture_output=True, timeout=120
         )
-        _write_small(Image.open(shot), path)
+        write_small(Image.open(shot), path)
 
 
-def _write_small(picture: Image.Image, path: Path) -> None:
+def write_small(picture: Image.Image, path: Path) -> None:
+    """A PNG of few colours."""
     picture.convert("RGB").quantize(192).save(path, optimize=True)
 
 

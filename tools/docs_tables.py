@@ -35,8 +35,6 @@ from docs_measured import (
     comparison,
     decoding,
     grid,
-    packing,
-    pretraining_cost,
     profiles,
     recipes,
     shard_speed,
@@ -44,6 +42,7 @@ from docs_measured import (
     task_scores,
     try_results,
 )
+from docs_pretraining import finetuning_scores, packing, pretraining_cost, pretraining_scores
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -207,6 +206,8 @@ PAGES: dict[str, Callable[[], str]] = {
     "settings": settings,
     "packing": packing,
     "pretraining_cost": pretraining_cost,
+    "pretraining_scores": pretraining_scores,
+    "finetuning_scores": finetuning_scores,
     "pretraining_settings": partial(settings, PretrainingRunConfig, ("pretraining", "train")),
     "help": help_pages,
     "try": try_results,

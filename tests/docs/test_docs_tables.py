@@ -10,6 +10,7 @@ import pytest
 from docs_pages import PAGES, ROOT, prose
 
 import docs_measured as measured
+import docs_pretraining as pretraining
 import docs_tables as tables
 from avtune.config import PretrainingRunConfig
 from avtune.datasets import READERS
@@ -75,10 +76,10 @@ def test_every_setting_of_pretraining_is_described():
 def test_the_hours_of_pretraining_follow_from_the_measured_speed():
     lines = [
         line.strip("|").split("|")
-        for line in measured.pretraining_cost().splitlines()[2:]
+        for line in pretraining.pretraining_cost().splitlines()[2:]
         if line.startswith("|")
     ]
-    assert {line[0].strip() for line in lines} == set(measured.PRETRAINED.values())
+    assert {line[0].strip() for line in lines} == set(pretraining.PRETRAINED.values())
     for line in lines:
         speed, hours = float(line[2]), float(line[4])
         assert hours == pytest.approx(1_772_023 * 20 / 16 / 3600 / speed, rel=0.05)

@@ -88,7 +88,8 @@ def pretraining_scores() -> str:
     first = measured["runs"][0]
     return (
         f"{table(['model', 'search', 'R@1, %', 'R@5, %', 'R@10, %', 'median rank'], rows)}\n"
-        f"Among {first['scored_clips']} test clips; chance is an R@1 of {100 * first['floors']['chance']:.2f} %. "
+        f"Among {first['scored_clips']} test clips; chance is an R@1 of {100 * first['floors']['chance']:.2f} %, and "
+        f"who knows every clip's class and nothing else finds {100 * first['details']['same_class']['chance']:.2f} %. "
         f"{first['clips']['train']} clips to learn from. {_over_seeds(measured)}"
     )
 

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from avtune.errors import AvtuneError
+
 
 @contextmanager
 def appearing(path: Path) -> Iterator[Path]:
@@ -17,7 +19,12 @@ def appearing(path: Path) -> Iterator[Path]:
 
     Yields:
         Where to write it.
+
+    Raises:
+        AvtuneError: ``path`` is a folder.
     """
+    if path.is_dir():
+        raise AvtuneError(f"{path} is a folder; name a file")
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         yield partial
@@ -34,10 +41,26 @@ def write_atomically(path: Path, content: bytes) -> None:
     Args:
         path: The file; its folder is made if absent.
         content: All of it.
+
+    Raises:
+        AvtuneError: ``path`` is a folder, or its folder is a file.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with appearing(path) as partial:
         partial.write_bytes(content)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, and those that it lies in, where there is none.
+
+    Raises:
+        AvtuneError: A file has the name of one of them.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        file = next(part for part in (path, *path.parents) if part.is_file())
+        raise AvtuneError(f"{file} is a file, not a folder; name another place") from None
 
 
 def remove_leftovers(path: Path) -> None:

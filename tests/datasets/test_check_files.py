@@ -1,6 +1,7 @@
 import json
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from scipy.io import wavfile
+from unpacked_case import unpacked
 
 from avtune.config import DataConfig
 from avtune.datasets import Collection, DatasetError, Event, FrameFolder, MaskFiles, Question, Record, read
@@ -268,6 +270,27 @@ def test_unpacked_clips_are_checked_picture_by_picture(tmp_path):
     good = report.files[0]
     assert (good.width, good.height, good.duration, good.sample_rate) == (20, 10, 2.0, 8000)
     assert report.usable == ("frames/good", "frames/bad", "frames/mute", "frames/blind")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "problem"),
+    [
+        (Path.unlink, "holds 4 pictures for its 5 seconds (0001.jpg, 0002.jpg, 0004.jpg, 0005.jpg)"),
+        (lambda path: path.write_bytes(b"x"), "1 of its 5 pictures do not decode, first 0003.jpg"),
+        (
+            lambda path: shutil.rmtree(path.parent) or path.parent.mkdir(),
+            "holds 0 pictures for its 5 seconds",
+        ),
+    ],
+)
+def test_a_clip_of_one_picture_a_second_needs_all_of_them(tmp_path, spoil, problem):
+    folder = unpacked(tmp_path, count=5, seconds=5)
+    collection = Collection("avsbench_s4", tmp_path, ("a",), {"train": (Record("a", folder, ()),)})
+    assert kinds(check(collection, workers=0)) == {"frames": set()}
+    spoil(folder.frames / "0003.jpg")
+    (facts,) = check(collection, workers=0).files
+    assert not facts.usable
+    assert [(one.kind, one.text) for one in facts.problems] == [("unreadable", problem)]
 
 
 def test_real_files_are_survived(media_dir):

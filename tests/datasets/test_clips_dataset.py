@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from scipy.io import wavfile
+from unpacked_case import unpacked
 
 from avtune.config import AudioInput, DataConfig, InputConfig
-from avtune.datasets import Event, FrameFolder, Record, read, segment_labels
+from avtune.datasets import DatasetError, Event, Record, read, segment_labels
 from avtune.datasets.clips import ClipDataset, clip_bytes, prepare, prepare_all
 from avtune.datasets.sections import cut
 from avtune.datasets.unpacked import read_picture, read_sound
@@ -212,17 +212,6 @@ def test_a_known_clip_length_is_believed_without_opening_files(tmp_path):
     assert [record.start for record in cut(collection, 5, 1.0).splits["train"]] == [0.0, 5.0]
 
 
-def unpacked(root: Path, count: int = 12, digits: int = 4) -> FrameFolder:
-    frames = root / "frames"
-    frames.mkdir(parents=True)
-    for number in range(count):
-        picture = np.full((40, 48, 3), 15 * number, dtype=np.uint8)
-        Image.fromarray(picture).save(frames / f"{number + 1:0{digits}d}.jpg", quality=95)
-    times = np.arange(4 * 16000) / 16000
-    wavfile.write(root / "sound.wav", 16000, (8000 * np.sin(900 * times)).astype(np.int16))
-    return FrameFolder(frames, root / "sound.wav")
-
-
 @pytest.mark.parametrize("digits", [4, 8])
 def test_unpacked_clips(tmp_path, digits):
     folder = unpacked(tmp_path, digits=digits)
@@ -310,6 +299,55 @@ def test_damaged_pictures_are_replaced_by_their_neighbours_and_named(tmp_path):
     assert prepared.has_audio
     folder.audio.unlink()
     assert isinstance(prepare(Record("a", folder, ()), PREPROCESSING), Damaged)
+
+
+@pytest.mark.parametrize("sound", [True, False])
+def test_pictures_of_one_a_second_keep_their_seconds_however_long_the_sound_is(tmp_path, sound):
+    folder = unpacked(tmp_path, count=5, seconds=5)
+    if not sound:
+        folder.audio.unlink()
+    prepared = prepare(Record("a", folder, ()), replace(PREPROCESSING, segments=8))
+    assert isinstance(prepared, Prepared)
+    assert [round(float(frame.float().mean()) / 15) for frame in prepared.frames[:5]] == [0, 1, 2, 3, 4]
+    assert prepared.valid.tolist() == [k < 5 for k in range(8)]
+    assert bool(prepared.has_audio) == sound
+
+
+@pytest.mark.parametrize(
+    ("count", "gone", "torn", "problem"),
+    [
+        (5, (3,), (), "holds 4 pictures for its 5 seconds (0001.jpg, 0002.jpg, 0004.jpg, 0005.jpg)"),
+        (5, range(1, 6), (), "holds 0 pictures for its 5 seconds"),
+        (6, (), (), "holds 6 pictures for its 5 seconds"),
+        (5, (), (2,), "is no picture that can be decoded"),
+    ],
+)
+def test_a_clip_of_one_picture_a_second_needs_all_of_them(tmp_path, count, gone, torn, problem):
+    folder = unpacked(tmp_path, count=count, seconds=5)
+    for number in gone:
+        (folder.frames / f"000{number}.jpg").unlink()
+    for number in torn:
+        (folder.frames / f"000{number}.jpg").write_bytes(b"")
+    found = prepare(Record("a", folder, ()), PREPROCESSING)
+    assert isinstance(found, Damaged)
+    assert found.problem == f"{problem}; unpack the clip again"
+
+
+def test_a_question_that_cannot_be_read_leaves_its_clip_out(clips):
+    def question(record: Record) -> torch.Tensor:
+        if record.name == "0.mp4":
+            raise DatasetError(
+                "avqa-val.json question 7: the question has 15 words; shorten it to 14 or fewer"
+            )
+        return torch.zeros(14, dtype=torch.int64)
+
+    dataset = ClipDataset(clips, PREPROCESSING, target, question)
+    for samples in (dataset, dataset.unread()):
+        left_out, read_too = samples[0], samples[1]
+        assert isinstance(left_out, Damaged)
+        assert (left_out.name, left_out.path) == ("0.mp4", str(clips[0].source))
+        assert left_out.problem.startswith("avqa-val.json question 7: the question has 15 words")
+        assert isinstance(read_too, Sample)
 
 
 def test_pictures_are_read_by_content_and_bounded(tmp_path, monkeypatch):

@@ -244,7 +244,8 @@ def test_the_key_is_everything_that_the_tensors_depend_on(tmp_path: Path) -> Non
         Image.new("RGB", (8, 8)).save(frames / f"{number + 1:04d}.jpg")
         unpacked.append(clip_key(folder, 0.0, PREPROCESSING, whole_file=False))
     unpacked.append(clip_key(replace(folder, array_rate=8000), 0.0, PREPROCESSING, whole_file=False))
-    assert len(set(unpacked)) == 3
+    unpacked.append(clip_key(replace(folder, seconds=2), 0.0, PREPROCESSING, whole_file=False))
+    assert len(set(unpacked)) == 4
 
 
 @pytest.fixture

@@ -208,7 +208,7 @@ def test_a_reader_with_a_split_that_nothing_reads_is_refused(monkeypatch: pytest
 
 def test_youtube_ids_in_the_names_of_clips() -> None:
     names = {"--4-0ihtnBU_000058_000068": "--4-0ihtnBU", "zsioP0x1I1w_348": "zsioP0x1I1w", "BjCEufrlXm4": "BjCEufrlXm4",
-             "clip_1": "clip_1"}  # fmt: skip
+             "clip_1": "clip_1", "v1s/zsioP0x1I1w_3_8": "zsioP0x1I1w"}  # fmt: skip
     for name, video in names.items():
         assert youtube_video(Record(name, Path(name), ())) == video
 
@@ -220,6 +220,7 @@ def test_youtube_ids_in_the_names_of_clips() -> None:
         ("kinetics_sound", "my_test.txt", "video000000_000077_000087,10,3\n", "videos"),
         ("llp", "AVVP_test_pd.csv", "video000000_50_60\tDog\n", "videos"),
         ("audioset", "eval_segments.csv", 'video000000, 0.000, 10.000, "/m/2"\n', "videos"),
+        ("avsbench_s4", "Single-source/s4_meta_data.csv", "video000000_7,horn,test\n", "videos"),
         ("crema_d", "test.csv", "1001_IEO_SAD_XX,SAD\n", "actors"),
         ("ave", "testSet.txt", "\nbell&train0&good&0&5", "video ids"),
     ],

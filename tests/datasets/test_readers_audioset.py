@@ -14,8 +14,8 @@ LABELS = (
     'index,mid,display_name\n0,/m/09x0r,"Speech"\n1,/m/05zppz,"Male speech, man speaking"\n2,/m/bark,"Bark"\n'
 )
 HEADER = "# Segments csv created\n# num_ytids=2\n# YTID, start_seconds, end_seconds, positive_labels\n"
-BALANCED = HEADER + "".join(f'-id{k}, 30.000, 40.000, "/m/09x0r,/m/bark"\n' for k in range(8))
-EVAL = HEADER + 'evalA, 0.000, 10.000, "/m/05zppz"\n'
+BALANCED = HEADER + "".join(f'-id{k}, 30.000, 40.000, "/m/09x0r,/m/bark"\n' for k in range(8)) + " , ,\n"
+EVAL = HEADER + 'evalA, 0.000, 10.000, "/m/05zppz,"\n'
 
 
 def audioset(root: Path, files: dict[str, Any], **changes: Any) -> DataConfig:
@@ -77,6 +77,7 @@ def test_the_real_files(tmp_path: Path, annotations_dir: Path) -> None:
             {"eval_segments.csv": 'a, 0, 10, "/m/none"\n'},
             "eval_segments.csv line 1: label '/m/none' is in no line",
         ),
+        ({"eval_segments.csv": 'a, 0, 10, ","\n'}, "eval_segments.csv line 1: there is no label"),
         ({"eval_segments.csv": "a, 0, 10\n"}, "eval_segments.csv line 1: expected 4 fields"),
         ({"eval.json": {"clips": []}}, "is not a list of clips"),
         (

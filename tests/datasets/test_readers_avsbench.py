@@ -2,6 +2,7 @@
 
 import json
 import wave
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,10 @@ from PIL import Image
 
 from avtune.config import DataConfig, InputConfig
 from avtune.datasets import Collection, DatasetError, FrameFolder, existing, read
-from avtune.datasets.clips import ClipDataset
+from avtune.datasets.clips import ClipDataset, prepare
 from avtune.datasets.masks import UNLABELLED, load_masks, voc_palette
 from avtune.media import write_video
-from avtune.transforms import Preprocessing, Sample
+from avtune.transforms import Damaged, Preprocessing, Sample
 
 
 def config(name: str, root: Path, **changes: object) -> DataConfig:
@@ -46,7 +47,7 @@ def s4(root: Path) -> Path:
     base = root / "Single-source"
     rows = [f"{name},0,{category},{split}" for name, category, split in S4_ROWS]
     base.mkdir(parents=True)
-    (base / "s4_meta_data.csv").write_text("\n".join(["name,start_time,category,split", *rows]) + "\n")
+    (base / "s4_meta_data.csv").write_text("\n".join(["name,start_time,category,split", *rows, " , ,,", ""]))
     for name, category, split in S4_ROWS:
         place = Path(split, category)
         for k in range(1, 6):
@@ -151,6 +152,7 @@ def test_clips_become_the_frames_of_their_seconds_and_padding_is_not_labelled(
     assert not collection.missing
     preprocessing = Preprocessing.from_config(InputConfig(segments=segments), 16, (0.5,) * 3, (0.5,) * 3)
     channel = {"s4": 0, "ms3": 1, "semantic": 2}[name]
+    assert all(isinstance(record.source, FrameFolder) for record in collection.records)
     for record in collection.records:
         dataset = ClipDataset([record], preprocessing, lambda r: load_masks(r, segments, 8))
         sample = dataset[0]
@@ -197,6 +199,30 @@ def test_classes_do_not_shift_where_clips_are_missing(tmp_path: Path) -> None:
     assert "b.wav is not there (s4_meta_data.csv line 3)" in collection.missing[0]
 
 
+@pytest.mark.parametrize(
+    ("name", "write", "picture"),
+    [
+        ("s4", s4, "s4_data/visual_frames/train/dog_barking/a_1000_6000/a_1000_6000_3.png"),
+        ("ms3", ms3, "ms3_data/visual_frames/x/x.mp4_1.png"),
+        ("semantic", semantic, "v1s/s/frames/4.jpg"),
+        ("semantic", semantic, "v2/n/frames/0.jpg"),
+    ],
+)
+def test_a_missing_picture_leaves_its_clip_out_and_shifts_nothing(
+    tmp_path: Path, name: str, write: Callable[[Path], Path], picture: str
+) -> None:
+    root = write(tmp_path / "root")
+    (missing,) = (path for path in root.rglob(Path(picture).name) if str(path).endswith(picture))
+    missing.unlink()
+    collection = existing(read(config(name, root)))
+    preprocessing = Preprocessing.from_config(InputConfig(segments=10), 16, (0.5,) * 3, (0.5,) * 3)
+    clips = {record: prepare(record, preprocessing) for record in collection.records}
+    left_out = [(record, clip) for record, clip in clips.items() if isinstance(clip, Damaged)]
+    assert [record.source.frames for record, _ in left_out] == [missing.parent]  # type: ignore[union-attr]
+    seconds = 10 if "v2" in picture else 5
+    assert f"holds {seconds - 1} pictures for its {seconds} seconds" in left_out[0][1].problem
+
+
 def test_a_missing_mask_leaves_its_clip_out_with_the_reason(tmp_path: Path) -> None:
     root = ms3(tmp_path)
     (root / "Multi-sources/ms3_data/gt_masks/train/x/x_4.png").unlink()
@@ -214,7 +240,7 @@ def test_a_missing_mask_leaves_its_clip_out_with_the_reason(tmp_path: Path) -> N
         ("s4", "s4_meta_data.csv", "name,s,category,split\n../a,0,dog,train\n", "leads out of the root"),
         ("s4", "s4_meta_data.csv", "name,s,category,split\na,0,x/y,train\n", "is not a plain file name"),
         ("s4", "s4_meta_data.csv", "name,s,category,split\na,0,dog,test\n", "lists no training clip"),
-        ("s4", "s4_meta_data.csv", 'name,s,category,split\n"a,0,dog,test\n', "cannot be read as CSV"),
+        ("s4", "s4_meta_data.csv", 'name,s,category,split\n"a,0,dog,test\n', "line 2: unexpected end of data"),
         ("ms3", "ms3_meta_data.csv", "vid,split\n,train\n", "names no file"),
         ("semantic", "metadata.csv", "uid,label,split\na,v3,train\n", "label 'v3' is none of v1s, v1m, v2"),
         ("semantic", "label2idx.json", "[]", "must map each class to a number of its own"),

@@ -15,7 +15,7 @@ def written(root: Path, files: dict[str, str]) -> Path:
     for name, text in files.items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        path.write_text(text, encoding="utf-8", errors="surrogateescape")
     return root
 
 
@@ -136,6 +136,27 @@ def test_the_real_crema_d_lists(annotations_dir: Path) -> None:
     assert any(len(vote.both) > 1 for vote in votes.values())
 
 
+def test_rows_in_which_nothing_stands_are_skipped(tmp_path: Path, annotations_dir: Path) -> None:
+    blank = "\n   \n , \t,\n"
+    votes = (annotations_dir / "crema_d" / "summaryTable.csv").read_text(encoding="utf-8")
+    written(tmp_path, {name: text + blank for name, text in VGG.items()})
+    written(tmp_path, {"summaryTable.csv": votes + blank})
+    assert len(read(config("vggsound", tmp_path)).records) == 11
+    assert len(read_votes(tmp_path / "summaryTable.csv")) == 7442
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_clips_of_one_video_are_held_out_together(tmp_path: Path, seed: int) -> None:
+    rows = [f"video{k % 6:06d},{k},{label},train" for label in ("dog", "cat") for k in range(30)]
+    root = written(tmp_path, {"vggsound.csv": "\n".join([*rows, "other000000,1,dog,test"])})
+    collection = read(config("vggsound", root, split_seed=seed, validation_share=0.3))
+    videos = {split: {record.name[:11] for record in records} for split, records in collection.splits.items()}
+    assert len(videos["validation"]) == 2
+    assert videos["train"] | videos["validation"] == {f"video{k:06d}" for k in range(6)}
+    assert not videos["train"] & videos["validation"]
+    assert collection.warnings == ()
+
+
 def test_kinetics_sound_by_number_or_by_name(tmp_path: Path, annotations_dir: Path) -> None:
     shutil.copy(annotations_dir / "kinetics_sound" / "my_test.txt", tmp_path)
     written(tmp_path, {"my_train.txt": "".join(f"a{k}_0,10,{k % 31}\n" for k in range(62))})
@@ -163,6 +184,7 @@ def test_kinetics_sound_by_number_or_by_name(tmp_path: Path, annotations_dir: Pa
         ),
         ("kinetics_sound", {"my_train.txt": "a,10,31\n"}, "my_train.txt line 1: class '31' must be a number"),
         ("kinetics_sound", {"classes.txt": "one\n"}, "must hold 31 different names"),
+        ("kinetics_sound", {"classes.txt": "caf\udce9\n" * 31}, "classes.txt cannot be read as UTF-8 text"),
     ],
 )
 def test_what_is_wrong_with_a_list_is_one_line(
@@ -176,7 +198,8 @@ def test_what_is_wrong_with_a_list_is_one_line(
 def test_a_table_that_is_not_the_votes_is_refused(tmp_path: Path) -> None:
     header = "FileName,VoiceVote,FaceVote,MultiModalVote\n"
     for text, message in (
-        ("a,b\n1,2\n", "is not the dataset's"),
+        ("a,b\n1,2\n", r"summaryTable\.csv line 1: column 'FileName' is absent"),
+        (f"{header}a,N,N,N\nb,N\n", r"summaryTable\.csv line 3: expected 4 fields, found 2"),
         (f"{header}a,N,Q,N\n", "vote 'Q' is none of"),
     ):
         path = tmp_path / "summaryTable.csv"

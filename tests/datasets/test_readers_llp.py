@@ -44,6 +44,17 @@ def test_labels_of_clips_and_what_is_heard_and_seen(tmp_path: Path) -> None:
     assert len(collection.splits["validation"]) > 0
 
 
+def test_blanks_around_labels_and_rows_of_blanks_do_no_harm(tmp_path: Path) -> None:
+    files = {
+        **FILES,
+        "data/AVVP_test_pd.csv": f"{WEAK}BjCEufrlXm4_20_30\t Speech, Dog ,\n  \n\t\n",
+        "AVVP_eval_audio.csv": f"{FILES['AVVP_eval_audio.csv']}\t \t\t\n",
+    }
+    (test,) = read(llp(tmp_path, files)).splits["test"]
+    assert test.truths == ("Speech", "Dog")
+    assert test.heard == (Event("Speech", 0, 4),)
+
+
 def test_the_real_lists(annotations_dir: Path) -> None:
     collection = read(DataConfig(name="llp", root=str(annotations_dir / "llp")))
     test = collection.splits["test"]
@@ -64,8 +75,9 @@ def test_the_real_lists(annotations_dir: Path) -> None:
     ("file", "text", "message"),
     [
         ("AVVP_train.csv", WEAK + "a_0_10\tTrumpet\n", "AVVP_train.csv line 2: 'Trumpet' is none of the 25"),
-        ("AVVP_train.csv", "filename,event_labels\n", "no column 'filename'; separate its columns by tabs"),
-        ("AVVP_train.csv", WEAK + "a_0_10\n", "AVVP_train.csv line 2: expected filename, event_labels"),
+        ("AVVP_train.csv", "filename,event_labels\n", "AVVP_train.csv line 1: column 'filename' is absent"),
+        ("AVVP_train.csv", WEAK + "a_0_10\n", "AVVP_train.csv line 2: expected 2 fields, found 1"),
+        ("AVVP_train.csv", WEAK + "a_0_10\t ,\n", "AVVP_train.csv line 2: there is no label"),
         ("AVVP_eval_audio.csv", DENSE + "a\tx\t3\tDog\n", "onset 'x' and offset '3' must be seconds"),
         ("AVVP_eval_audio.csv", DENSE + "a\t4\t13\tDog\n", "onset and offset must lie in 0 to 10"),
         ("AVVP_train.csv", WEAK + "../a\tDog\n", "leads out of the root"),

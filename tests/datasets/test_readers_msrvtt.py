@@ -25,9 +25,11 @@ VIDEOS = [
 ]
 
 
-def msrvtt(root: Path, split: str = "official", videos: Any = VIDEOS, **files: str) -> DataConfig:
+def msrvtt(
+    root: Path, split: str = "official", videos: Any = VIDEOS, encoding: str = "utf-8", **files: str
+) -> DataConfig:
     content = {"info": {}, "videos": videos, "sentences": [{"video_id": "video0", "caption": "a band"}]}
-    (root / "MSRVTT_data.json").write_text(json.dumps(content), encoding="utf-8")
+    (root / "MSRVTT_data.json").write_text(json.dumps(content), encoding=encoding)
     (root / "msrvtt_data").mkdir(exist_ok=True)
     for name, text in files.items():
         (root / "msrvtt_data" / f"MSRVTT_{name.replace('_9k', '.9k')}.csv").write_text(text, encoding="utf-8")
@@ -58,7 +60,8 @@ def test_the_official_splits(tmp_path: Path) -> None:
 
 
 def test_the_1k_a_split_is_that_of_its_tables_and_holds_validation_out(tmp_path: Path) -> None:
-    collection = read(msrvtt(tmp_path, "1k-A", **ONE_K_A))
+    blank = {name: f"{text} \n" for name, text in ONE_K_A.items()}
+    collection = read(msrvtt(tmp_path, "1k-A", encoding="utf-8-sig", **blank))
     assert [record.name for record in collection.splits["test"]] == ["video10", "video9"]
     trained = {record.name for split in ("train", "validation") for record in collection.splits[split]}
     assert trained == {f"video{k}" for k in range(9)}
@@ -73,7 +76,10 @@ def test_the_1k_a_split_is_that_of_its_tables_and_holds_validation_out(tmp_path:
             {"split": "1k-A", **ONE_K_A, "train_9k": "video_id\nvideo99\n"},
             "'video99' is not in MSRVTT_data.json",
         ),
-        ({"split": "1k-A", **ONE_K_A, "train_9k": "video\nvideo1\n"}, "a table with a column video_id"),
+        (
+            {"split": "1k-A", **ONE_K_A, "train_9k": "video\nvideo1\n"},
+            r"MSRVTT_train\.9k\.csv line 1: column 'video_id' is absent",
+        ),
         ({"videos": [{"video_id": "a", "category": 20, "split": "train"}]}, "a number from 0 to 19"),
         (
             {"videos": [{"video_id": "a", "category": 0, "split": "dev"}]},

@@ -48,6 +48,13 @@ def test_answers_and_words_are_numbered_by_the_training_questions_first(tmp_path
     assert first.question.text == "Is there a drum sound?"
 
 
+def test_a_missing_answer_shifts_no_class(tmp_path: Path) -> None:
+    rows = [TRAIN[0], {**TRAIN[1], "anser": None}, {**TRAIN[1], "anser": ""}, *TRAIN[1:]]
+    collection = read(avqa(tmp_path, {"avqa-train.json": rows, "avqa-test.json": TEST}))
+    assert collection.labels == ("yes", "two", "no", "left")
+    assert [record.truths for record in collection.splits["train"]] == [("yes",), (), (), ("two",), ("no",)]
+
+
 @pytest.mark.parametrize(("frames", "audio"), [("frames", "audio"), ("video_frames", "raw_audio")])
 def test_media_are_found_unpacked_or_as_videos(tmp_path: Path, frames: str, audio: str) -> None:
     config = avqa(tmp_path, {"avqa-train.json": TRAIN, f"{frames}/x": "", f"{audio}/x": ""})
@@ -91,6 +98,9 @@ def test_the_real_list_and_the_authors_vocabularies(tmp_path: Path, annotations_
         ({"avqa-train.json": "[{"}, "is not a JSON file"),
         ({"avqa-train.json": {}}, "must hold a JSON list of questions"),
         ({"avqa-train.json": [{"question_content": "Is it?"}]}, "question 1: there is no video_id"),
+        ({"avqa-train.json": [{**TRAIN[0], "video_id": None}]}, "question 1: there is no video_id"),
+        ({"avqa-train.json": [{**TRAIN[0], "video_id": 93}]}, "question 1: there is no video_id"),
+        ({"avqa-train.json": ["Is it?"]}, "question 1: there is no video_id"),
         ({"avqa-train.json": [{**TRAIN[0], "video_id": "../x"}]}, "question 1: .* leads out of the root"),
         ({"avqa-train.json": [TRAIN[1], {**TRAIN[0], "templ_values": "[]"}]}, "question 2: .* has 1 slots"),
     ],

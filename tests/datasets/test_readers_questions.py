@@ -95,10 +95,12 @@ def test_a_question_is_about_all_of_its_clip(tmp_path: Path, monkeypatch: pytest
         ([], "holds no question to train on"),
         ([row("x", "Is it?", "yes", "test")], "holds no question to train on"),
         ([{"question_content": "Is it?"}], "question 1: there is no video_id"),
+        ([{**row("x", "Is it?", "yes"), "video_id": None}], "question 1: there is no video_id"),
         ([row("x", "Is it?", "yes", "dev")], "question 1: split is 'dev'; use train, val or test"),
         ([row("x", "Is it", "yes")], "question 1: 'Is it' ends with no question mark"),
         ([row("x", "Is  it?", "yes")], "no word between two spaces"),
         ([row("x", "Is it?", "")], "question 1: there is no answer"),
+        ([{**row("x", "Is it?", ""), "answer": None}], "question 1: there is no answer"),
         (
             [row("x", "Is " + "very " * 14 + "it?", "yes")],
             "question 1: the question has 16 words; shorten it to 14",

@@ -6,8 +6,11 @@ import io
 import json
 import math
 import tarfile
+import zlib
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,6 +25,7 @@ from avtune.datasets.shard_index import (
     scan_shard,
 )
 from avtune.media import MediaError
+from avtune.media.part import BLOCK_BYTES
 
 words = st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=8)
 moments = st.floats(0, 1e4)
@@ -74,6 +78,31 @@ def test_samples_are_what_the_tar_holds(
             assert record_of(sample.clips[0], shard).truths == (key,)
     found.write(shard)
     assert read_index(shard) == found
+
+
+@pytest.mark.parametrize("size", [0, 5, BLOCK_BYTES, BLOCK_BYTES + 3])
+def test_a_sample_with_another_checksum_is_damaged(tmp_path: Path, size: int) -> None:
+    content = np.random.default_rng(0).integers(0, 256, size, np.uint8).tobytes()
+    facts = {"avtune": 1, "clips": [{"name": "x", "start": 0}], "checksum": zlib.crc32(content)}
+    shard = write_tar(tmp_path / "a.tar", [("x.mp4", content), ("x.json", as_json(facts))])
+    scan_shard(shard).write(shard)
+    part = read_index(shard).samples[0].part
+    part.verify()
+    assert part.read() == content
+    other = replace(part, checksum=zlib.crc32(content) ^ 1)
+    for use in (other.verify, other.read):
+        with pytest.raises(MediaError, match=r"a\.tar/x\.mp4: is damaged: its checksum is another; copy"):
+            use()
+
+
+def test_an_index_without_checksums_is_read(tmp_path: Path) -> None:
+    shard = write_tar(tmp_path / "a.tar", [("x.mp4", b"content")])
+    index_path(shard).write_text(
+        '{"format": 1, "samples": [["x.mp4", 512, 7, 1.5, [{"name": "x", "start": 0}]]], "damaged": {}}'
+    )
+    part = read_index(shard).samples[0].part
+    part.verify()
+    assert (part.read(), part.duration, part.checksum) == (b"content", 1.5, None)
 
 
 @given(st.integers(0, 8 * 512))
@@ -137,7 +166,8 @@ def test_only_whole_files_of_the_tar_are_samples(tmp_path: Path) -> None:
         ({"avtune": 1, "clips": 3, "label": "dog"}, ("dog",)),
         ({"avtune": 1, "clips": [{"name": "x"}]}, None),
         ({"avtune": 1, "clips": [{"name": "x", "start": 0}], "duration": "long"}, None),
-        ({"label": "dog", "duration": "10000 ms"}, ("dog",)),
+        ({"avtune": 1, "clips": [{"name": "x", "start": 0}], "checksum": "a5"}, None),
+        ({"label": "dog", "duration": "10000 ms", "checksum": "a5"}, ("dog",)),
     ],
 )
 def test_labels_of_others(tmp_path: Path, facts: object, labels: tuple[str, ...] | None) -> None:

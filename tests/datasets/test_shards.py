@@ -8,6 +8,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -190,9 +191,36 @@ def test_a_shard_that_is_cut_off_later_loses_its_tail_alone(shards: Path, tmp_pa
         assert sum(map(equal, mine[split], whole[split])) == len(whole[split]) - (split == "train")
 
 
+def test_bytes_that_change_later_lose_their_clip_alone(shards: Path, tmp_path: Path) -> None:
+    shutil.copytree(shards, tmp_path / "changed")
+    victim = sorted((tmp_path / "changed").glob("train-*.tar"))[0]
+    part = read_index(victim).samples[0].part
+    content = bytearray(victim.read_bytes())
+    middle = part.offset + part.size // 2
+    # Few enough for FFmpeg to decode something of it without a word.
+    content[middle : middle + 4] = bytes(byte ^ 0xFF for byte in content[middle : middle + 4])
+    victim.write_bytes(content)
+    changed = collection_of(tmp_path / "changed")
+    mine, whole = (samples(found, PREPROCESSING) for found in (changed, collection_of(shards)))
+    (bad,) = (sample for split in mine.values() for sample in split if isinstance(sample, Damaged))
+    assert (bad.path, bad.problem) == (
+        str(part.path),
+        "is damaged: its checksum is another; copy or download it again",
+    )
+    good = sum(equal(*pair) for split in whole for pair in zip(mine[split], whole[split], strict=True))
+    assert good == 2 * CLIPS - 1
+    # A file of several clips is decoded at once.
+    record = next(record for record in changed.records if record.source == part)
+    sections = prepare_all([record, replace(record, start=1.0)], PREPROCESSING)
+    assert all(isinstance(clip, Damaged) for clip in sections)
+    unusable = [facts.name for facts in check(changed, workers=0).files if not facts.usable]
+    assert unusable == [f"{victim.name}/{part.name}"]
+
+
 def test_a_lost_index_is_found_again_and_lost_shards_are_missing(shards: Path, tmp_path: Path) -> None:
     shutil.copytree(shards, tmp_path / "lost")
     index_path(tmp_path / "lost" / "train-000001.tar").unlink()
+    index_path(tmp_path / "lost" / "test-000000.tar").unlink()
     assert main(["data", "index", str(tmp_path / "lost"), "--workers", "0"]) == 0
     assert contents(tmp_path / "lost") == contents(shards)
 

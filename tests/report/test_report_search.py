@@ -24,18 +24,20 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def written(videos: Path, page: Path, *found: Found) -> str:
-    write_search_page(page, SearchReport(videos / "query.mp4", videos, found, {"Searched by": "both"}))
+def written(videos: Path, page: Path, *found: Found, notes: tuple[str, ...] = ()) -> str:
+    report = SearchReport(videos / "query.mp4", notes, videos, found, {"Searched by": "both"})
+    write_search_page(page, report)
     return page.read_text(encoding="utf-8")
 
 
 def test_a_player_begins_at_the_found_second(videos: Path, tmp_path: Path) -> None:
     place = Found(Path("long & <old>.mp4"), 1.5, 5.0, 2.5, 0.875, ("no <sound>",))
-    text = written(videos, tmp_path / "page.html", place)
+    text = written(videos, tmp_path / "page.html", place, notes=("damaged <frames>: 2",))
     assert '<button type="button" class="seek" data-time="2.5">Play from 0:02.5</button>' in text
     assert "0:01.5 – 0:05 · cosine <b>0.875</b>" in text
     assert "1. long &amp; &lt;old&gt;.mp4" in text
     assert "<li>no &lt;sound&gt;</li>" in text
+    assert "<li>damaged &lt;frames&gt;: 2</li>" in text
     assert text.count('src="data:video/mp4;base64,') == 2
     assert text.count('poster="data:image/jpeg;base64,') == 2
     assert "<old>" not in text

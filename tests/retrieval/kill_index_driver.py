@@ -17,8 +17,10 @@ from typing import Any
 
 FILES = 7
 # While the k-th file is embedded; when its windows are in the database but not yet for good; when the vector index is
-# written but not yet in its place.
-PLACES = [*(("embedding", k) for k in (1, 4, 7)), *(("storing", k) for k in (1, 5, 7)), ("saving", 1)]
+# written but not yet in its place; when it is in its place but the database does not vouch for it yet.
+PLACES = [
+    *(("embedding", k) for k in (1, 4, 7)), *(("storing", k) for k in (1, 5, 7)), ("saving", 1), ("vouching", 1),
+]  # fmt: skip
 
 
 def kill() -> None:
@@ -38,19 +40,23 @@ def kill_at(place: str, number: int, embedder: Any) -> None:
             kill()
 
     embedder.before = lambda path: count("embedding")
-    end, replace = store.Store._end, Path.replace
+    end, vouch, replace = store.Store._end, store.Store.vouch, Path.replace
 
     def ended(self: Any, *arguments: Any) -> int:
         found = end(self, *arguments)
         count("storing")
         return found
 
+    def vouched(self: Any, digest: str) -> None:
+        count("vouching")
+        vouch(self, digest)
+
     def replaced(self: Path, target: Path) -> Path:
         if target.name == vectors.VECTORS:
             count("saving")
         return replace(self, target)
 
-    store.Store._end, Path.replace = ended, replaced  # type: ignore[method-assign,assignment]
+    store.Store._end, store.Store.vouch, Path.replace = ended, vouched, replaced  # type: ignore[method-assign,assignment]
 
 
 def index(

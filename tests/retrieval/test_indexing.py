@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
+import faiss
 import pytest
 from made_up_index import MadeUpEmbedder, Watcher, write_made_up
 
-from avtune.retrieval import SearchError, SearchIndex, update_index
+from avtune.errors import AvtuneError
+from avtune.retrieval import SearchError, SearchIndex, store, update_index
 from avtune.retrieval.indexing import MOST_ATTEMPTS
 from avtune.retrieval.store import DATABASE, VECTORS, FileState, Store
 
@@ -87,6 +92,16 @@ def test_an_updated_index_equals_one_made_at_once(videos: Path, index: Path, tmp
         assert len(grown.search(query, top=20)) == 5
 
 
+def test_what_goes_while_an_index_is_open_is_not_found(videos: Path, index: Path) -> None:
+    update_index(videos, MadeUpEmbedder(), index, Watcher())
+    query = MadeUpEmbedder().embed(videos / "a.mp4")
+    with SearchIndex(index) as opened:
+        assert opened.search(query, top=1)[0].file == Path("a.mp4")
+        (videos / "a.mp4").unlink()
+        update_index(videos, MadeUpEmbedder(), index, Watcher())
+        assert {place.file.name for place in opened.search(query)} == {"b.MKV", "c.wav", "d.mp4"}
+
+
 def test_what_a_person_interrupts_is_read_again(videos: Path, index: Path) -> None:
     def interrupt(path: Path) -> None:
         if path.name == "c.wav":
@@ -117,24 +132,49 @@ def test_a_file_that_kills_the_process_again_and_again_is_left_out(videos: Path,
     assert embedder.read == ["a.mp4"]
 
 
-@pytest.mark.parametrize("harm", ["lost", "cut", "of another index"])
+def without_vectors(content: bytes, folder: Path) -> bytes:
+    whole = faiss.read_index(str(folder / VECTORS))
+    codes: bytes = faiss.vector_to_array(faiss.downcast_index(whole.index).codes).tobytes()
+    assert content.count(codes) == 1
+    return content.replace(codes, bytes(len(codes)))
+
+
+def of_other_videos(content: bytes, folder: Path) -> bytes:
+    """Windows of the same numbers by the same model."""
+    for seed, name in enumerate(("a.mp4", "b.mp4", "c.mp4", "d.mp4"), start=50):
+        write_made_up(folder / "others" / name, seed, windows=2 if name < "d.mp4" else 1)
+    update_index(folder / "others", MadeUpEmbedder(), folder / "other", Watcher())
+    return (folder / "other" / VECTORS).read_bytes()
+
+
+@pytest.mark.parametrize(
+    "harm", [None, lambda content, folder: content[:100], without_vectors, of_other_videos]
+)
 def test_the_vector_file_follows_from_the_database(
-    videos: Path, index: Path, tmp_path: Path, harm: str
+    videos: Path, index: Path, harm: Callable[[bytes, Path], bytes] | None
 ) -> None:
     update_index(videos, MadeUpEmbedder(), index, Watcher())
     file = index / VECTORS
-    if harm == "lost":
+    content = file.read_bytes()
+    if harm is None:
         file.unlink()
-    elif harm == "cut":
-        file.write_bytes(file.read_bytes()[:100])
     else:
-        # The same numbers of windows, with other vectors: a new database beside an old file.
-        (index / DATABASE).unlink()
-        for seed, name in enumerate(("a.mp4", "d.mp4"), start=50):
-            write_made_up(videos / name, seed, windows=3 if name == "a.mp4" else 2)
-        update_index(videos, MadeUpEmbedder(), index, Watcher())
-    assert found_by(index, videos, "a.mp4") == "a.mp4"
-    assert found_by(index, videos, "d.mp4") == "d.mp4"
+        file.write_bytes(harm(content, index))
+        assert file.read_bytes() != content
+    for name in ("a.mp4", "d.mp4"):
+        assert found_by(index, videos, name) == name
+    update_index(videos, MadeUpEmbedder(), index, Watcher())
+    assert file.read_bytes() == content
+
+
+def test_an_old_vector_file_beside_a_new_database_is_made_anew(videos: Path, index: Path) -> None:
+    update_index(videos, MadeUpEmbedder(), index, Watcher())
+    (index / DATABASE).unlink()
+    for seed, name in enumerate(("a.mp4", "d.mp4"), start=50):
+        write_made_up(videos / name, seed, windows=3 if name == "a.mp4" else 2)
+    update_index(videos, MadeUpEmbedder(), index, Watcher())
+    for name in ("a.mp4", "d.mp4"):
+        assert found_by(index, videos, name) == name
 
 
 def test_an_index_refuses_another_folder_or_model(videos: Path, index: Path, tmp_path: Path) -> None:
@@ -188,3 +228,104 @@ def test_damaged_and_foreign_databases_are_one_line(videos: Path, index: Path, t
     (index / DATABASE).write_bytes(b"no database" * 1000)
     with pytest.raises(SearchError, match="damaged, or of another version"):
         SearchIndex(index)
+
+
+def use_all(videos: Path, index: Path) -> list[str]:
+    """Index, search and map; what each says where it cannot."""
+
+    def search() -> None:
+        with SearchIndex(index) as opened:
+            opened.search(MadeUpEmbedder().embed(videos / "a.mp4"))
+
+    def draw() -> None:
+        with Store(index) as opened:
+            opened.file_vectors()
+
+    said = []
+    for use in (lambda: update_index(videos, MadeUpEmbedder(), index, Watcher()), search, draw):
+        try:
+            use()
+        except SearchError as error:
+            said.append(str(error))
+    return said
+
+
+def test_damaged_pages_of_the_database_are_one_line(videos: Path, index: Path) -> None:
+    for seed in range(30):
+        write_made_up(videos / f"more{seed}.mp4", seed, windows=8)
+    update_index(videos, MadeUpEmbedder(), index, Watcher())
+    content = bytearray((index / DATABASE).read_bytes())
+    for page in range(4096, len(content), 4096):
+        content[page : page + 600] = b"\xa5" * 600
+    (index / DATABASE).write_bytes(content)
+    said = use_all(videos, index)
+    assert len(said) == 3
+    for line in said:
+        assert "damaged, or of another version" in line
+        assert line.endswith(f"delete {index} and make the index again")
+        assert "\n" not in line
+
+
+@pytest.mark.parametrize(
+    ("change", "refused"),
+    [
+        ("UPDATE windows SET sound = x'0000803f', picture = x'0000803f'", 3),
+        ("UPDATE windows SET sound = zeroblob(23) || x'7f', picture = zeroblob(23) || x'7f'", 3),
+        ("UPDATE windows SET sound = 'text', picture = 'text'", 3),
+        # A map does not show remarks.
+        ("UPDATE files SET notes = '{'", 2),
+        ("UPDATE files SET notes = CAST(x'ff' AS TEXT)", 2),
+        ("UPDATE files SET path = number", 3),
+        ("DROP TABLE windows", 3),
+    ],
+)
+def test_damaged_values_of_the_database_are_one_line(
+    videos: Path, index: Path, change: str, refused: int
+) -> None:
+    update_index(videos, MadeUpEmbedder(), index, Watcher())
+    (index / VECTORS).unlink()
+    with closing(sqlite3.connect(index / DATABASE)) as database, database:
+        database.execute(change)
+    said = use_all(videos, index)
+    assert len(said) == refused
+    assert all("damaged, or of another version" in line for line in said)
+
+
+def test_a_busy_database_is_no_damaged_one(
+    videos: Path, index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    update_index(videos, MadeUpEmbedder(), index, Watcher())
+    monkeypatch.setattr(store, "WAIT_SECONDS", 0.01)
+    with closing(sqlite3.connect(index / DATABASE, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        said = use_all(videos, index)
+    assert len(said) == 3
+    for line in said:
+        assert "cannot be used now (database is locked), and is left as it was" in line
+        assert "delete" not in line
+    assert use_all(videos, index) == []
+
+
+def test_a_full_disk_loses_only_what_was_being_written(videos: Path, index: Path) -> None:
+    update_index(videos, MadeUpEmbedder(), index, Watcher())
+    vectors = MadeUpEmbedder().embed(write_made_up(videos / "large.mp4", 9, windows=2000))
+    with Store(index) as opened:
+        before = opened.numbers().tolist()
+        opened.begin(Path("large.mp4"), FileState.of(videos / "large.mp4"))
+        (pages,) = opened._database.execute("PRAGMA page_count").fetchone()
+        opened._database.execute(f"PRAGMA max_page_count = {pages}")
+        with pytest.raises(SearchError, match=r"cannot be used now \(database or disk is full\)"):
+            opened.add(Path("large.mp4"), vectors)
+        assert opened.numbers().tolist() == before
+        opened._database.execute("PRAGMA max_page_count = 100000")
+        opened.add(Path("large.mp4"), vectors)
+        assert len(opened.numbers()) == len(before) + 2000
+
+
+def test_an_index_is_not_made_in_place_of_a_file(videos: Path, tmp_path: Path) -> None:
+    file = tmp_path / "frame.jpg"
+    file.write_bytes(b"picture")
+    for folder in (file, file / "index"):
+        with pytest.raises(AvtuneError, match=r"frame\.jpg is a file, not a folder; name another place"):
+            update_index(videos, MadeUpEmbedder(), folder, Watcher())
+    assert file.read_bytes() == b"picture"

@@ -59,8 +59,10 @@ def test_a_table_names_the_categories(index: Path, tmp_path: Path) -> None:
         for seed in range(24)
         if seed % 4 in (1, 2)
     ]
+    # As spreadsheets save it, with a mark in front.
     table.write_text(
-        "file,label,start,end\n" + "\n".join([*rows, "horn/1.mp4,later,5,9", "none.mp4,odd,0,1"])
+        "file,label,start,end\n" + "\n".join([*rows, "horn/1.mp4,later,5,9", "none.mp4,odd,0,1"]),
+        encoding="utf-8-sig",
     )
     with SearchIndex(index) as opened:
         points = map_files(opened.store, read_categories(table), 8, 500, 0)
@@ -68,6 +70,9 @@ def test_a_table_names_the_categories(index: Path, tmp_path: Path) -> None:
     assert {
         path.as_posix(): points.names[k] for path, k in zip(points.files, points.category, strict=True)
     } == {f"horn/{seed}.mp4": "odd" if seed % 4 == 1 else "even" for seed in range(24) if seed % 4 in (1, 2)}
+    (tmp_path / "short.csv").write_text("file,label\na.mp4,odd\n\nb.mp4\n")
+    with pytest.raises(SearchError, match=r"short\.csv line 4: ends before its file or label; complete"):
+        read_categories(tmp_path / "short.csv")
     (tmp_path / "bare.csv").write_text("name\n1\n")
     with pytest.raises(SearchError, match="has no columns file and label"):
         read_categories(tmp_path / "bare.csv")

@@ -172,6 +172,29 @@ def test_the_page_holds_players_that_begin_at_the_found_second(
     assert not re.search(r'(src|href)="(?!data:)', text)
 
 
+def test_remarks_on_the_query_and_on_what_was_found_are_told(
+    videos: Path, retrieval_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, index, page = tmp_path / "videos", tmp_path / "index", tmp_path / "page.html"
+    folder.mkdir()
+    shutil.copy(videos / "silent.mp4", folder)
+    assert main(["index", str(folder), "--run", str(retrieval_run), "--out", str(index)]) == 0
+    content = bytearray((videos / "red.mp4").read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 2000] = bytes(2000)
+    (tmp_path / "bad.mp4").write_bytes(content)
+    capsys.readouterr()
+    words = ["--index", str(index), "--json", str(tmp_path / "found.json"), "--page", str(page)]
+    assert main(["search", str(tmp_path / "bad.mp4"), *words]) == 0
+    notes = json.loads((tmp_path / "found.json").read_text())["notes"]
+    assert any(note.startswith("damaged") for note in notes)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"the query: {'; '.join(notes)}" in printed
+    assert "silent.mp4: no sound" in printed
+    for note in (*notes, "no sound"):
+        assert f"<li>{note}</li>" in page.read_text(encoding="utf-8")
+
+
 def test_a_map_of_too_few_files_is_not_drawn(
     few: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -215,11 +238,26 @@ def test_errors_are_one_line_with_the_mend(
             ["index", str(videos / "deep"), "--run", str(retrieval_run), "--out", str(index)],
             "name another --out",
         ),
+        (
+            ["index", str(folder), "--run", str(folder)],
+            "so this is no finished run; give the folder of one of `avtune pretrain`, or of `avtune train`",
+        ),
+        (
+            ["index", str(folder), "--run", str(retrieval_run), "--out", query],
+            "is a file, not a folder; name another place",
+        ),
+        (["search", query, *where, "--json", str(tmp_path)], "is a folder; name a file"),
+        (["search", query, *where, "--page", str(tmp_path)], "is a folder; name a file"),
+        (
+            ["map", *where, "--out", str(tmp_path / "new" / "map.jpg")],
+            "the map is a PNG; let its name end with .png",
+        ),
     ):
         assert main(words) == 1, words
         error = capsys.readouterr().err.strip().splitlines()
         assert error[-1].startswith("avtune: ")
         assert told in error[-1]
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_fingerprint_names_the_weights_not_their_place(retrieval_run: Path, tmp_path: Path) -> None:

@@ -174,6 +174,15 @@ def test_a_clip_about_which_nothing_is_asked_is_refused() -> None:
         task_of().target(Record("clip", Path("clip.mp4"), ()))
 
 
+def test_a_question_without_an_answer_can_teach_no_answer_and_be_grounded_all_the_same() -> None:
+    unanswered = replace(record(""), origin="avqa-train.json question 7")
+    with pytest.raises(
+        DatasetError, match=r"avqa-train\.json question 7: the question has no answer; give it one"
+    ):
+        task_of().target(unanswered)
+    assert int(task_of(stage="grounding").target(unanswered)[0]) == -1
+
+
 def told(task: QuestionAnsweringTask, rule: Any, question: str) -> str:
     asked = task.question(record("", words=question))
     assert asked is not None
@@ -280,7 +289,7 @@ def test_a_person_may_write_as_they_like(typed: str, words: list[str]) -> None:
     ("typed", "message"),
     [
         (None, 'ask one, such as --question "Is there a drum sound\\?"'),
-        ("  ", "this run answers questions"),
+        *((typed, "ask one, such as --question") for typed in ("", "  ", "?", " ?! ", "...", "? ?")),
         ("Is there a drumm?", "knows no word 'drumm'; the nearest that it knows: drum"),
         ("Is there a guitar?", "the nearest that it knows: acoustic_guitar"),
         ("Is there a zzz?", "the nearest that it knows: Is, there, a, drum, sound"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from avtune.datasets.records import printable
 from avtune.errors import AvtuneError
 from avtune.files import write_atomically
 from avtune.report import numbers
-from avtune.report.map_picture import draw_map
+from avtune.report.map_picture import SUFFIX, draw_map
 from avtune.report.search_page import SearchReport, write_search_page
 from avtune.retrieval import Found, SearchIndex, update_index, what_it_has
 from avtune.retrieval.map import map_files, read_categories
@@ -91,9 +92,11 @@ def search(options: argparse.Namespace) -> int:
             ],
         )
     )  # fmt: skip
+    _print_notes(vectors.notes, found)
     if options.json:
         content = {
             "query": printable(str(query)),
+            "notes": vectors.notes,
             "by": by,
             "in": within,
             "videos": printable(str(videos)),
@@ -103,21 +106,32 @@ def search(options: argparse.Namespace) -> int:
             Path(options.json), (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()
         )
     if options.page:
-        write_search_page(Path(options.page), SearchReport(query, videos, found, facts))
+        write_search_page(Path(options.page), SearchReport(query, vectors.notes, videos, found, facts))
         console.print(f"page: {options.page}", highlight=False, markup=False)
     return 0
 
 
 def draw(options: argparse.Namespace) -> int:
     """Draw where sounds and pictures of an index lie."""
+    out = Path(options.out)
+    if out.suffix.lower() != SUFFIX:
+        raise AvtuneError(f"--out {out}: the map is a PNG; let its name end with {SUFFIX}")
     categories = read_categories(Path(options.labels)) if options.labels else None
     with Store(Path(options.index)) as store:
         points = map_files(store, categories, options.categories, options.files, options.seed)
-    draw_map(Path(options.out), points)
+    draw_map(out, points)
     console.print(
         f"{len(points.files)} files of {len(points.names)} categories: {options.out}", highlight=False
     )
     return 0
+
+
+def _print_notes(query: Sequence[str], found: Sequence[Found]) -> None:
+    """What a person should know of the query's file and of those that were found."""
+    told = {"the query": query, **{printable(place.file.as_posix()): place.notes for place in found}}
+    for name, notes in told.items():
+        if notes:
+            console.print(f"{name}: {'; '.join(notes)}", highlight=False, markup=False)
 
 
 def _json(place: Found) -> dict[str, object]:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from avtune.config import DataConfig
 from avtune.datasets.leaks import leak_warnings
-from avtune.datasets.listed import MediaFolders, csv_rows, first_file
+from avtune.datasets.listed import MediaFolders, csv_rows, first_file, listed_labels
 from avtune.datasets.records import Collection, DatasetError, Event, FrameFolder, Record, file_name
 from avtune.datasets.splits import complete_or_score
 
@@ -73,7 +73,7 @@ def read(config: DataConfig) -> Collection:
         raise DatasetError(f"{root} holds no list such as {LISTS['balanced'][0]}; put the lists there")
     untrained = "there is no list of training clips, so this can only be scored"
     splits, warnings = complete_or_score(given, config, untrained)
-    warnings += leak_warnings(given, lambda record: record.name, "videos")
+    warnings += leak_warnings(splits, lambda record: record.name, "videos")
     return Collection(config.name, root, tuple(names.values()), splits, warnings, clip_seconds=CLIP_SECONDS)
 
 
@@ -97,7 +97,7 @@ def _rows(path: Path) -> Iterator[tuple[str, list[str], str]]:
     """Id, labels and origin of each clip of a list."""
     if path.suffix == ".csv":
         for (video, _, _, mids), where in csv_rows(path, 4):
-            yield file_name(video, where), mids.split(","), where
+            yield file_name(video, where), listed_labels(mids, where), where
         return
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
@@ -108,7 +108,7 @@ def _rows(path: Path) -> Iterator[tuple[str, list[str], str]]:
         ) from None
     for place, (video, mids) in enumerate(rows, start=1):
         where = f"{path.name} clip {place}"
-        yield file_name(str(video), where), str(mids).split(","), where
+        yield file_name(str(video), where), listed_labels(str(mids), where), where
 
 
 def _name(mid: str, names: dict[str, str], where: str) -> str:

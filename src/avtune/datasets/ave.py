@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from avtune.config import DataConfig
-from avtune.datasets.listed import first_file
+from avtune.datasets.listed import first_file, read_lines
 from avtune.datasets.records import (
     BACKGROUND,
     SPLITS,
@@ -120,12 +120,8 @@ def read_rows(path: Path) -> list[Row]:
     Raises:
         DatasetError: The file is unreadable, or a line is malformed; the message names the line.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{path} cannot be read as UTF-8 text ({error}); restore the file") from None
     rows = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         fields = [field.strip() for field in line.split("&")]
         header = number == 1 and [field.lower() for field in fields[-2:]] == ["starttime", "endtime"]
         if header or not line.strip():

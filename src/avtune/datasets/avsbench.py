@@ -18,13 +18,13 @@ Where there are no unpacked frames, the videos are read: ``raw_videos/<split>/<c
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from avtune.config import DataConfig
-from avtune.datasets.listed import first_file
+from avtune.datasets.leaks import leak_warnings, youtube_video
+from avtune.datasets.listed import first_file, table_rows
 from avtune.datasets.masks import UNLABELLED, voc_palette
 from avtune.datasets.records import (
     SPLITS,
@@ -61,18 +61,18 @@ def read_s4(config: DataConfig) -> Collection:
     data = listed.parent / "s4_data"
     unpacked = (data / "visual_frames").is_dir()
     splits: dict[str, list[Record]] = {split: [] for split in SPLITS}
-    for row, where in _rows(listed, ("category", "split")):
-        name, category = file_name(row[0], where), file_name(row[1], where)
-        place = Path(row[2], category)
+    for first, row, where in _rows(listed, ("category", "split")):
+        name, category = file_name(first, where), file_name(row["category"], where)
+        place = Path(row["split"], category)
         source: Path | FrameFolder = data / "raw_videos" / place / f"{name}.mp4"
         if unpacked:
             sound = data / "audio_wav" / place / f"{name}.wav"
-            source = FrameFolder(data / "visual_frames" / place / name, sound, "*_[1-9].png")
-        labelled = 1 if row[2] == "train" else SECONDS
+            source = FrameFolder(data / "visual_frames" / place / name, sound, "*_[1-9].png", seconds=SECONDS)
+        labelled = 1 if row["split"] == "train" else SECONDS
         files = [data / "gt_masks" / place / name / f"{name}_{k + 1}.png" for k in range(labelled)]
         masks = MaskFiles((*files, *[None] * (SECONDS - labelled)), squeezed=True)
         record = Record(name, source, (Event(category),), origin=where, masks=masks)
-        splits[SPLIT_NAMES[row[2]]].append(record)
+        splits[SPLIT_NAMES[row["split"]]].append(record)
     labels = sorted(
         {event.label for records in splits.values() for record in records for event in record.events}
     )
@@ -95,15 +95,15 @@ def read_ms3(config: DataConfig) -> Collection:
     data = listed.parent / "ms3_data"
     unpacked = (data / "visual_frames").is_dir()
     splits: dict[str, list[Record]] = {split: [] for split in SPLITS}
-    for row, where in _rows(listed, ("split",)):
-        name = file_name(row[0], where)
+    for first, row, where in _rows(listed, ("split",)):
+        name, split = file_name(first, where), row["split"]
         source: Path | FrameFolder = data / "raw_videos" / f"{name}.mp4"
         if unpacked:
-            sound = data / "audio_wav" / row[1] / f"{name}.wav"
-            source = FrameFolder(data / "visual_frames" / name, sound, "*_[1-9].png")
-        files = tuple(data / "gt_masks" / row[1] / name / f"{name}_{k + 1}.png" for k in range(SECONDS))
+            sound = data / "audio_wav" / split / f"{name}.wav"
+            source = FrameFolder(data / "visual_frames" / name, sound, "*_[1-9].png", seconds=SECONDS)
+        files = tuple(data / "gt_masks" / split / name / f"{name}_{k + 1}.png" for k in range(SECONDS))
         masks = MaskFiles(files, squeezed=True)
-        splits[SPLIT_NAMES[row[1]]].append(Record(name, source, (), origin=where, masks=masks))
+        splits[SPLIT_NAMES[split]].append(Record(name, source, (), origin=where, masks=masks))
     return _collection(config, root, [SOUNDING], splits, float(SECONDS))
 
 
@@ -124,20 +124,20 @@ def read_semantic(config: DataConfig) -> Collection:
     names = _class_names(base / "label2idx.json")
     palette = voc_palette(len(names))
     splits: dict[str, list[Record]] = {split: [] for split in SPLITS}
-    for row, where in _rows(listed, ("uid", "label", "split")):
-        name, part = file_name(row[1], where), row[2]
+    for _, row, where in _rows(listed, ("uid", "label", "split")):
+        name, part = file_name(row["uid"], where), row["label"]
         if part not in PART_SECONDS:
             raise DatasetError(f"{where}: label {part!r} is none of {', '.join(PART_SECONDS)}; mend the row")
         folder, frames = base / part / name, PART_SECONDS[part]
         video = base / part / f"{name}.mp4"
-        source: Path | FrameFolder = FrameFolder(folder / "frames", folder / "audio.wav")
+        source: Path | FrameFolder = FrameFolder(folder / "frames", folder / "audio.wav", seconds=frames)
         if not (folder / "frames").is_dir() and video.is_file():
             source = video
-        labelled = 1 if (part, row[3]) == ("v1s", "train") else frames
+        labelled = 1 if (part, row["split"]) == ("v1s", "train") else frames
         files = [folder / "labels_rgb" / f"{k}.png" for k in range(labelled)]
         masks = MaskFiles((*files, *[None] * (frames - labelled)), palette)
         record = Record(f"{part}/{name}", source, (), origin=where, masks=masks)
-        splits[SPLIT_NAMES[row[3]]].append(record)
+        splits[SPLIT_NAMES[row["split"]]].append(record)
     return _collection(config, root, names[1:], splits, None)
 
 
@@ -151,28 +151,14 @@ def _list(config: DataConfig, name: str, folder: str) -> tuple[Path, Path]:
     return root, listed
 
 
-def _rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[list[str], str]]:
-    """The first field and the named ones of each row of a CSV file with a header, and where the row stands."""
-    try:
-        reader = csv.reader(path.read_text(encoding="utf-8-sig").splitlines(), strict=True)
-        header = [name.strip() for name in next(reader, [])]
-        if absent := [name for name in columns if name not in header]:
-            raise DatasetError(f"{path.name} line 1: column {absent[0]!r} is absent; restore the file")
-        places = [0, *map(header.index, columns)]
-        for row in reader:
-            where = f"{path.name} line {reader.line_num}"
-            if not row:
-                continue
-            if len(row) != len(header):
-                raise DatasetError(f"{where}: expected {len(header)} fields, found {len(row)}; mend the row")
-            fields = [row[place].strip() for place in places]
-            if fields[-1] not in SPLIT_NAMES:
-                raise DatasetError(
-                    f"{where}: split {fields[-1]!r} is none of {', '.join(SPLIT_NAMES)}; mend the row"
-                )
-            yield fields, where
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DatasetError(f"{path} cannot be read as CSV in UTF-8 ({error}); restore the file") from None
+def _rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str], str]]:
+    """The first field of each row, whatever its column is called, all fields by column, and where the row stands."""
+    for row, where in table_rows(path, columns):
+        if row["split"] not in SPLIT_NAMES:
+            raise DatasetError(
+                f"{where}: split {row['split']!r} is none of {', '.join(SPLIT_NAMES)}; mend the row"
+            )
+        yield next(iter(row.values())), row, where
 
 
 def _class_names(path: Path) -> list[str]:
@@ -203,4 +189,5 @@ def _collection(
         raise DatasetError(f"{root} lists no training clip; restore the list")
     records = {split: tuple(clips) for split, clips in splits.items()}
     warnings = tuple(f"the {split} split is empty" for split, clips in records.items() if not clips)
+    warnings += leak_warnings(records, youtube_video, "videos")
     return Collection(config.name, root, tuple(labels), records, warnings, clip_seconds=seconds)

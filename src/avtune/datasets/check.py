@@ -16,7 +16,7 @@ from avtune.datasets.manifest import CheckReport, FileFacts, Problem, clips_per_
 from avtune.datasets.masks import load_masks
 from avtune.datasets.pool import LIMIT_SECONDS, Failure, Progress, map_files
 from avtune.datasets.records import ClipSource, Collection, DatasetError, FrameFolder, PreparedFile, Record
-from avtune.datasets.unpacked import read_picture, read_sound
+from avtune.datasets.unpacked import UNPACK_AGAIN, due_pictures, read_picture, read_sound
 from avtune.media import Damage, FilePart, MediaError, decode, probe
 
 EVENT_TOLERANCE_SECONDS = 0.5
@@ -183,7 +183,7 @@ def _examine_file(facts: FileFacts, path: Path | FilePart, problems: list[Proble
 
 
 def _examine_unpacked(facts: FileFacts, folder: FrameFolder, problems: list[Problem]) -> FileFacts:
-    pictures = folder.pictures()
+    pictures = due_pictures(folder)
     size, digest = _content([*(path for path in pictures if path.is_file()), folder.audio])
     facts = replace(facts, size_bytes=size, sha256=digest)
     bad: list[str] = []
@@ -193,6 +193,9 @@ def _examine_unpacked(facts: FileFacts, folder: FrameFolder, problems: list[Prob
             facts = replace(facts, width=width, height=height, video_codec="pictures")
         except MediaError:
             bad.append(path.name)
+    if bad and folder.seconds is not None:
+        problem = f"{len(bad)} of its {len(pictures)} pictures do not decode, first {bad[0]}"
+        raise MediaError(folder.frames, problem, UNPACK_AGAIN)
     if facts.width is None:
         problems.append(Problem("no_video", f"none of {len(pictures)} pictures decodes"))
     elif bad:

@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 from avtune.datasets.disk_cache import DiskCache, clip_key, unpack
 from avtune.datasets.pool import Failure, Progress, map_files
 from avtune.datasets.records import ClipSource, DatasetError, FrameFolder, PreparedFile, Record
-from avtune.datasets.unpacked import read_picture, read_sound
+from avtune.datasets.unpacked import due_pictures, read_picture, read_sound
 from avtune.media import FilePart, MediaError
 from avtune.transforms import Damaged, Prepared, Preprocessing, Sample
 from avtune.transforms.preprocessing import damage_notes
@@ -122,10 +122,10 @@ class ClipDataset(Dataset[Sample | Damaged]):
             return prepared
         try:
             target = None if self._target is None else self._target(record)
+            question = None if self._question is None else self._question(record)
         except DatasetError as error:
-            # A truth of its own file, such as a mask, can be damaged as the clip can.
+            # A truth of its own file, such as a mask, can be damaged as the clip can, and a question be unreadable.
             return Damaged(record.name, str(record.path), str(error))
-        question = None if self._question is None else self._question(record)
         return Sample(record.name, prepared, target, question, str(record.path))
 
 
@@ -154,7 +154,10 @@ def prepare(
                 prepared = _load_unpacked(record, folder, preprocessing)
             case PreparedFile(part=part):
                 return unpack(part.read())
-            case Path() | FilePart() as file:
+            case FilePart() as part:
+                part.verify()
+                prepared = preprocessing.load(part, record.start)
+            case Path() as file:
                 prepared = preprocessing.load(file, record.start)
     except Exception as error:
         return _damaged(record, error)
@@ -245,6 +248,8 @@ def _sections(
         found = {start: clip for start, clip in stored.items() if clip is not None}
         if len(found) == len(records):
             return found
+    if isinstance(file, FilePart):
+        file.verify()
     sections = dict(preprocessing.load_windows(file))
     for start, clip in sections.items():
         if disk is not None and (key := keys.get(start)) is not None:
@@ -296,23 +301,28 @@ def _load_unpacked(record: Record, folder: FrameFolder, preprocessing: Preproces
         notes.extend(damage_notes(damage))
     except MediaError as error:
         notes.append(f"{error.path.name}: {error.problem}")
-    pictures = folder.pictures()
+    if folder.seconds is not None:
+        # Each picture keeps its second, however long the sound is.
+        duration = float(folder.seconds)
+    pictures = due_pictures(folder)
     frames = None
     if pictures:
         indices = preprocessing.frame_indices(len(pictures), duration, record.start)
-        frames = _frames([pictures[index] for index in indices], notes)
+        frames = _frames([pictures[index] for index in indices], notes, folder.seconds is None)
     return preprocessing.from_arrays(
         frames, waveform, duration=duration, start=record.start, source=folder.frames, notes=tuple(notes)
     )
 
 
-def _frames(paths: Sequence[Any], notes: list[str]) -> list[npt.NDArray[np.uint8]] | None:
-    """The pictures; a damaged one is replaced by the nearest good one, all damaged give none."""
+def _frames(paths: Sequence[Path], notes: list[str], replaceable: bool) -> list[npt.NDArray[np.uint8]] | None:
+    """The pictures; a damaged one that is replaceable is replaced by the nearest good one, all damaged give none."""
     found: dict[int, npt.NDArray[np.uint8]] = {}
     for place, path in enumerate(paths):
         try:
             found[place] = read_picture(path)
         except MediaError as error:
+            if not replaceable:
+                raise
             notes.append(f"{error.path.name}: {error.problem}")
     if not found:
         return None

@@ -13,14 +13,13 @@ the voice and the face; ``clean`` divides the same clips by actors.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from avtune.config import DataConfig
-from avtune.datasets.listed import clip_source, csv_rows, first_file
+from avtune.datasets.listed import clip_source, csv_rows, first_file, table_rows
 from avtune.datasets.records import Collection, DatasetError, Event, FrameFolder, Record
 from avtune.datasets.splits import complete
 
@@ -89,7 +88,7 @@ def read_votes(path: Path) -> dict[str, Votes]:
         path: ``summaryTable.csv``.
 
     Raises:
-        DatasetError: It is unreadable, or a vote is of no emotion.
+        DatasetError: It is unreadable, a row is malformed, or a vote is of no emotion.
     """
     letters = {code[0]: name for code, name in EMOTIONS.items()}
 
@@ -98,18 +97,11 @@ def read_votes(path: Path) -> dict[str, Votes]:
             raise DatasetError(f"{where}: vote {unknown[0]!r} is none of {', '.join(letters)}")
         return tuple(letters[letter] for letter in vote.split(":"))
 
-    found = {}
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            for row in csv.DictReader(file):
-                where = f"{path.name}, {row['FileName']}"
-                columns = ("VoiceVote", "FaceVote", "MultiModalVote")
-                found[row["FileName"]] = Votes(*(named(row[column], where) for column in columns))
-    except (OSError, UnicodeDecodeError, KeyError, csv.Error) as error:
-        raise DatasetError(
-            f"{path} is not the dataset's summaryTable.csv ({error}); restore the file"
-        ) from None
-    return found
+    columns = ("VoiceVote", "FaceVote", "MultiModalVote")
+    return {
+        row["FileName"]: Votes(*(named(row[column], where) for column in columns))
+        for row, where in table_rows(path, ("FileName", *columns))
+    }
 
 
 def _record(clip: str, code: str, where: str, source: Callable[[str, str], Path | FrameFolder]) -> Record:

@@ -232,7 +232,7 @@ def clip_key(
         "format": FORMAT,
         "files": [_identity(path) for path in _paths(source)],
         "part": (source.offset, source.size) if isinstance(source, FilePart) else None,
-        "array_rate": source.array_rate if isinstance(source, FrameFolder) else None,
+        "unpacked": (source.array_rate, source.seconds) if isinstance(source, FrameFolder) else None,
         "start": start,
         "whole_file": whole_file,
         "preprocessing": preprocessing.state(),

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from avtune.config import DataConfig
 from avtune.datasets.leaks import leak_warnings, youtube_video
-from avtune.datasets.listed import MediaFolders, csv_rows, first_file
+from avtune.datasets.listed import MediaFolders, csv_rows, first_file, read_lines
 from avtune.datasets.records import Collection, DatasetError, Event, Record
 from avtune.datasets.splits import complete
 
@@ -48,8 +48,8 @@ def read(config: DataConfig) -> Collection:
                 raise DatasetError(f"{where}: class {number!r} must be a number from 0 to {len(labels) - 1}")
             event = Event(labels[int(number)])
             given[split].append(Record(name, media.file(name, where), (event,), origin=where))
-    splits, warnings = complete(given, config)
-    warnings += leak_warnings(given, youtube_video, "videos")
+    splits, warnings = complete(given, config, youtube_video)
+    warnings += leak_warnings(splits, youtube_video, "videos")
     return Collection(config.name, root, labels, splits, warnings, clip_seconds=CLIP_SECONDS)
 
 
@@ -57,7 +57,7 @@ def _labels(root: Path) -> tuple[str, ...]:
     path = first_file((root,), "classes.txt")
     if path is None:
         return tuple(str(number) for number in range(CLASSES))
-    names = tuple(line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip())
+    names = tuple(line.strip() for line in read_lines(path) if line.strip())
     if len(names) != CLASSES or len(set(names)) != CLASSES:
         raise DatasetError(f"{path} must hold {CLASSES} different names, one a line; it holds {len(names)}")
     return names

@@ -12,9 +12,13 @@ YOUTUBE_CLIP = re.compile(r"([\w-]{11})_\d+(_\d+)?")
 
 
 def youtube_video(record: Record) -> str:
-    """The YouTube id in a clip's name ``<id>_<start>`` or ``<id>_<start>_<end>``; of another name all of it."""
-    match = YOUTUBE_CLIP.fullmatch(record.name)
-    return match[1] if match else record.name
+    """The YouTube id in a clip's name ``<id>_<start>`` or ``<id>_<start>_<end>``; of another name all of it.
+
+    Folders before the name do not count.
+    """
+    name = record.name.rpartition("/")[2]
+    match = YOUTUBE_CLIP.fullmatch(name)
+    return match[1] if match else name
 
 
 def leak_warnings(

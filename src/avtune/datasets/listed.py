@@ -1,4 +1,4 @@
-"""What readers share: where a list lies, rows of a CSV file, and where a clip's media lie."""
+"""What readers share: where a list lies, its lines and rows, and where a clip's media lie."""
 
 from __future__ import annotations
 
@@ -10,11 +10,26 @@ from pathlib import Path
 from avtune.datasets.records import VIDEO_SUFFIXES, DatasetError, FrameFolder, file_name
 
 
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file.
+
+    Args:
+        path: UTF-8, any line ends.
+
+    Raises:
+        DatasetError: The file is unreadable.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(f"{path} cannot be read as UTF-8 text ({error}); restore the file") from None
+
+
 def csv_rows(path: Path, fields: int) -> Iterator[tuple[list[str], str]]:
     """The rows of a CSV file without a header.
 
     Args:
-        path: UTF-8; empty lines and lines that begin with ``#`` are skipped.
+        path: UTF-8; rows in which nothing stands and lines that begin with ``#`` are skipped.
         fields: Fields that each row has to have.
 
     Yields:
@@ -23,23 +38,71 @@ def csv_rows(path: Path, fields: int) -> Iterator[tuple[list[str], str]]:
     Raises:
         DatasetError: The file is unreadable or a row has another number of fields; the message names the line.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{path} cannot be read as UTF-8 text ({error}); restore the file") from None
-    reader = csv.reader(text.splitlines(), skipinitialspace=True)
+    for row, where in _rows(path, ","):
+        if row[0].startswith("#"):
+            continue
+        _check_width(row, fields, where)
+        yield row, where
+
+
+def table_rows(
+    path: Path, columns: Sequence[str], delimiter: str = ","
+) -> Iterator[tuple[dict[str, str], str]]:
+    """The rows of a CSV file with a header.
+
+    Args:
+        path: UTF-8; rows in which nothing stands are skipped.
+        columns: Columns that have to be there, among others.
+        delimiter: What stands between two fields.
+
+    Yields:
+        The fields by the names of their columns, in their order, stripped, and where they stand (``votes.csv line 3``).
+
+    Raises:
+        DatasetError: The file is unreadable, a column is absent or a row has not one field for each; the message names
+            the line.
+    """
+    rows = _rows(path, delimiter)
+    header, where = next(rows, ([], f"{path.name} line 1"))
+    if absent := [name for name in columns if name not in header]:
+        raise DatasetError(f"{where}: column {absent[0]!r} is absent; restore the file")
+    for row, where in rows:
+        _check_width(row, len(header), where)
+        yield dict(zip(header, row, strict=True)), where
+
+
+def _rows(path: Path, delimiter: str) -> Iterator[tuple[list[str], str]]:
+    reader = csv.reader(read_lines(path), delimiter=delimiter, skipinitialspace=True, strict=True)
     try:
         for row in reader:
-            where = f"{path.name} line {reader.line_num}"
-            if not row or row[0].startswith("#"):
-                continue
-            if len(row) != fields:
-                raise DatasetError(
-                    f"{where}: expected {fields} fields, found {len(row)}: {','.join(row)[:80]!r}"
-                )
-            yield [field.strip() for field in row], where
+            fields = [field.strip() for field in row]
+            if any(fields):
+                yield fields, f"{path.name} line {reader.line_num}"
     except csv.Error as error:
         raise DatasetError(f"{path.name} line {reader.line_num}: {error}; mend the row") from None
+
+
+def _check_width(row: Sequence[str], fields: int, where: str) -> None:
+    if len(row) != fields:
+        raise DatasetError(
+            f"{where}: expected {fields} fields, found {len(row)}: {','.join(row)[:80]!r}; mend the row"
+        )
+
+
+def listed_labels(text: str, where: str) -> list[str]:
+    """The labels of a clip that has several.
+
+    Args:
+        text: Labels with commas between them; one too many at the end does no harm.
+        where: What the error names.
+
+    Raises:
+        DatasetError: There is none.
+    """
+    labels = [label for part in text.split(",") if (label := part.strip())]
+    if not labels:
+        raise DatasetError(f"{where}: there is no label; give the clip its labels, or remove the row")
+    return labels
 
 
 def first_file(folders: Iterable[Path], *names: str) -> Path | None:

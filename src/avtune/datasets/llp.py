@@ -11,14 +11,12 @@ Columns are separated by tabs. All are looked for in the root and in ``<root>/da
 
 from __future__ import annotations
 
-import csv
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from avtune.config import DataConfig
 from avtune.datasets.leaks import leak_warnings, youtube_video
-from avtune.datasets.listed import MediaFolders, first_file
+from avtune.datasets.listed import MediaFolders, first_file, listed_labels, table_rows
 from avtune.datasets.records import Collection, DatasetError, Event, Record, file_name
 from avtune.datasets.splits import complete_or_score
 
@@ -57,8 +55,10 @@ def read(config: DataConfig) -> Collection:
         if path is None:
             continue
         given[split] = []
-        for (clip, labels), where in _rows(path, ("filename", "event_labels")):
-            events = tuple(Event(_label(label, where)) for label in labels.split(","))
+        for row, where in table_rows(path, ("filename", "event_labels"), "\t"):
+            clip = row["filename"]
+            labels = listed_labels(row["event_labels"], where)
+            events = tuple(Event(_label(label, where)) for label in labels)
             heard, seen = (tuple(part.get(clip, ())) for part in dense)
             # A file is called by its name, or by the YouTube id that this begins with.
             file = media.file(clip if clip in media else file_name(clip, where)[:11], where)
@@ -66,8 +66,8 @@ def read(config: DataConfig) -> Collection:
     if not any(given.values()):
         raise DatasetError(f"{root} holds none of {', '.join(WEAK.values())}; put the lists there")
     untrained = "there is no list of training clips, so this can only be scored; add AVVP_train.csv"
-    splits, warnings = complete_or_score(given, config, untrained)
-    warnings += leak_warnings(given, youtube_video, "videos")
+    splits, warnings = complete_or_score(given, config, untrained, youtube_video)
+    warnings += leak_warnings(splits, youtube_video, "videos")
     return Collection(config.name, root, LABELS, splits, warnings, clip_seconds=CLIP_SECONDS)
 
 
@@ -76,7 +76,8 @@ def _dense(root: Path, name: str) -> dict[str, list[Event]]:
     path = first_file((root, root / "data"), name)
     found: dict[str, list[Event]] = defaultdict(list)
     columns = ("filename", "onset", "offset", "event_labels")
-    for (clip, onset, offset, label), where in _rows(path, columns) if path else ():
+    for row, where in table_rows(path, columns, "\t") if path else ():
+        clip, onset, offset, label = (row[column] for column in columns)
         try:
             start, end = float(onset), float(offset)
         except ValueError:
@@ -95,19 +96,3 @@ def _label(label: str, where: str) -> str:
     if label not in LABELS:
         raise DatasetError(f"{where}: {label!r} is none of the {len(LABELS)} classes, such as {LABELS[0]!r}")
     return label
-
-
-def _rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[list[str], str]]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, delimiter="\t")
-            if missing := [name for name in columns if name not in (reader.fieldnames or ())]:
-                raise DatasetError(f"{path} has no column {missing[0]!r}; separate its columns by tabs")
-            for row in reader:
-                where = f"{path.name} line {reader.line_num}"
-                values = [row[name] for name in columns]
-                if any(value is None for value in values):
-                    raise DatasetError(f"{where}: expected {', '.join(columns)} with tabs between")
-                yield [value.strip() for value in values], where
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DatasetError(f"{path} cannot be read ({error}); restore the file") from None

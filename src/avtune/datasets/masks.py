@@ -22,6 +22,12 @@ from avtune.media import FilePart, MediaError, probe
 UNLABELLED = 255
 """Value of a pixel of which nothing is told; never that of a class."""
 
+DAY_SECONDS = 86_400
+"""Last second that can have a mask."""
+
+SMALLEST = 8
+"""Least side of a mask, pixels: of a smaller one, rounding hides what shape it has."""
+
 Size = tuple[int, int]
 """Width and height, pixels."""
 
@@ -54,13 +60,14 @@ def mask_folder(folder: Path) -> MaskFiles | None:
         The masks, a second without a file not labelled; ``None`` where there is no mask at all.
 
     Raises:
-        DatasetError: A file is not named by its second.
+        DatasetError: A file is not named by its second, or by one beyond a day.
     """
     files: dict[int, Path] = {}
     for path in folder.glob("*.png"):
-        if not path.stem.isdecimal() or str(int(path.stem)) != path.stem:
+        if not (path.stem.isdecimal() and str(int(path.stem)) == path.stem and int(path.stem) <= DAY_SECONDS):
             raise DatasetError(
-                f"{path} is not named by its second; masks are 0.png for the first second, 1.png for the next"
+                f"{path} is not named by its second; masks are 0.png for the first second, 1.png for the next, up to "
+                f"{DAY_SECONDS}.png"
             )
         files[int(path.stem)] = path
     return MaskFiles(tuple(files.get(second) for second in range(max(files) + 1))) if files else None
@@ -69,9 +76,9 @@ def mask_folder(folder: Path) -> MaskFiles | None:
 def load_masks(record: Record, segments: int, size: int) -> Tensor:
     """Read the masks of a clip's seconds.
 
-    Where ``record.masks.classes`` is empty every pixel that is not black sounds; of a picture with a palette every
-    index above 0 does, however dark its colour, since MS3's masks hold the index 1. Otherwise a pixel has the class of
-    its colour, and one of a colour that is no class's is not labelled.
+    Where ``record.masks.classes`` is empty every pixel that is not black sounds; of a picture whose palette begins with
+    black every index above 0 does, however dark its colour, since MS3's masks hold the index 1. Otherwise a pixel has
+    the class of its colour, and one of a colour that is no class's is not labelled. A transparent pixel is silent.
 
     Args:
         record: The clip; ``start`` is a whole second.
@@ -107,23 +114,30 @@ def _read_mask(path: Path, masks: MaskFiles, size: int, frame: Size | None) -> n
             with Image.open(path, formats=("PNG",)) as picture:
                 picture.load()
                 labels = _classes(picture, masks.classes) if masks.classes else _sounding(picture)
+                if picture.mode in ("LA", "RGBA") or "transparency" in picture.info:
+                    labels[np.asarray(picture.convert("RGBA"))[..., 3] == 0] = 0
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise DatasetError(f"{path} is no PNG that can be decoded; restore the mask") from None
     height, width = labels.shape
-    # Within a pixel, by which a mask of another resolution was rounded.
-    if frame is not None and abs(width * frame[1] - height * frame[0]) > max(frame):
+    if frame is not None and not _same_shape((width, height), frame):
         raise DatasetError(
             f"{path} is {width}x{height}, its frame {frame[0]}x{frame[1]}; draw masks over whole frames, of any "
-            "resolution"
+            f"resolution of {SMALLEST} pixels a side or more"
         )
     if (width, height) == (size, size):
         return labels
     return np.array(Image.fromarray(labels).resize((size, size), Image.Resampling.NEAREST))
 
 
+def _same_shape(mask: Size, frame: Size) -> bool:
+    """Whether a mask has the shape of a frame, to within a pixel, by which another resolution was rounded."""
+    return abs(mask[0] * frame[1] - mask[1] * frame[0]) <= max(frame) and min(mask) >= SMALLEST
+
+
 def _sounding(picture: Image.Image) -> npt.NDArray[np.uint8]:
-    values = np.asarray(picture.convert("RGB") if picture.mode in ("RGBA", "LA") else picture)
-    lit = values > 0
+    # Which colours a palette holds is up to the program that wrote it: where black is not the first, colours count.
+    coloured = picture.mode == "P" and any((picture.getpalette() or [])[:3])
+    lit = np.asarray(picture.convert("RGB") if coloured or picture.mode in ("RGBA", "LA") else picture) > 0
     return np.asarray(lit if lit.ndim == 2 else lit.any(axis=2), dtype=np.uint8)
 
 

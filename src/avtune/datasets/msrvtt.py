@@ -11,13 +11,12 @@ All lists are looked for in the root, in ``<root>/msrvtt_data``, ``<root>/annota
 
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
 from typing import Any
 
 from avtune.config import DataConfig
-from avtune.datasets.listed import MediaFolders, first_file
+from avtune.datasets.listed import MediaFolders, first_file, table_rows
 from avtune.datasets.records import Collection, DatasetError, Event, Record
 from avtune.datasets.splits import complete_or_score
 
@@ -75,7 +74,7 @@ def read(config: DataConfig) -> Collection:
 def _videos(path: Path) -> list[tuple[str, int, str]]:
     """Name, category and split of each clip."""
     try:
-        content: Any = json.loads(path.read_text(encoding="utf-8"))
+        content: Any = json.loads(path.read_text(encoding="utf-8-sig"))
         rows = [(str(row["video_id"]), row["category"], SPLITS[row["split"]]) for row in content["videos"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DatasetError(
@@ -98,13 +97,7 @@ def _listed(folders: list[Path], split: str, records: dict[str, Record]) -> list
         raise DatasetError(
             f"{folders[0]} holds no {CSV[split][0]}, which data.split 1k-A needs; put it there"
         )
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            names = [row["video_id"] for row in csv.DictReader(file)]
-    except (OSError, UnicodeDecodeError, csv.Error, KeyError) as error:
-        raise DatasetError(
-            f"{path} cannot be read as a table with a column video_id ({type(error).__name__}: {error}); restore it"
-        ) from None
+    names = [row["video_id"] for row, _ in table_rows(path, ("video_id",))]
     if unknown := [name for name in names if name not in records]:
         raise DatasetError(f"{path.name}: {unknown[0]!r} is not in {DATA}; take both from one source")
     return [records[name] for name in dict.fromkeys(names)]

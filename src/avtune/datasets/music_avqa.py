@@ -21,7 +21,7 @@ from typing import Any
 
 from avtune.config import DataConfig
 from avtune.datasets.listed import clip_source, first_file
-from avtune.datasets.question_text import answer_vocabulary, parse_question, word_vocabulary
+from avtune.datasets.question_text import answer_vocabulary, parse_question, video_of, word_vocabulary
 from avtune.datasets.records import Collection, DatasetError, FrameFolder, Record
 from avtune.datasets.splits import complete_or_score
 
@@ -99,10 +99,7 @@ def read(config: DataConfig) -> Collection:
 
 
 def _record(row: Any, where: str, source: Callable[[str, str], Path | FrameFolder]) -> Record:
-    if not isinstance(row, dict) or "video_id" not in row:
-        raise DatasetError(f"{where}: there is no video_id; give each question its video")
-    question = parse_question(row, where)
-    video = str(row["video_id"])
+    video, question = video_of(row, where), parse_question(row, where)
     name = f"{video}/{question.identity}" if question.identity >= 0 else video
     return Record(name, source(video, where), (), origin=where, question=question)
 

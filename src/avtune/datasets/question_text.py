@@ -85,22 +85,40 @@ def word_vocabulary(questions: Iterable[Question]) -> Vocabulary:
 
 
 def answer_vocabulary(questions: Iterable[Question]) -> Vocabulary:
-    """The answers of the training questions by first appearance."""
-    return Vocabulary(tuple(dict.fromkeys(question.answer for question in questions)), "answer")
+    """The answers of the training questions by first appearance; that of a question without one is none of them."""
+    return Vocabulary(
+        tuple(dict.fromkeys(question.answer for question in questions if question.answer)), "answer"
+    )
 
 
-def parse_question(row: Mapping[str, Any], where: str) -> Question:
-    """Read one question of MUSIC-AVQA's JSON lists.
-
-    ``type`` and ``templ_values`` are strings that hold JSON lists, and the answer's key is ``anser``; plain lists and
-    ``answer`` are taken too.
+def video_of(row: Any, where: str) -> str:
+    """The video that a question of MUSIC-AVQA's JSON lists is about.
 
     Args:
         row: The question.
         where: What errors name, for example ``avqa-val.json question 7``.
 
     Raises:
-        DatasetError: Something is missing, or does not fit the template.
+        DatasetError: It is no question, or names no video.
+    """
+    video = row.get("video_id") if isinstance(row, dict) else None
+    if not isinstance(video, str):
+        raise DatasetError(f"{where}: there is no video_id; give each question the name of its video")
+    return video
+
+
+def parse_question(row: Mapping[str, Any], where: str) -> Question:
+    """Read one question of MUSIC-AVQA's JSON lists.
+
+    ``type`` and ``templ_values`` are strings that hold JSON lists, and the answer's key is ``anser``; plain lists and
+    ``answer`` are taken too. An answer or ``question_id`` that is null counts as absent.
+
+    Args:
+        row: The question.
+        where: What errors name, for example ``avqa-val.json question 7``.
+
+    Raises:
+        DatasetError: Something is missing or of another kind, or does not fit the template.
     """
     template = row.get("question_content")
     if not isinstance(template, str) or not template.strip():
@@ -108,10 +126,10 @@ def parse_question(row: Mapping[str, Any], where: str) -> Question:
     kind = _list(row.get("type", ["", ""]), "type", where)
     if len(kind) != 2:
         raise DatasetError(f"{where}: type {kind} must name what the question is about and what it asks")
-    answer = row.get("anser", row.get("answer", ""))
     words = fill(template, _list(row.get("templ_values", []), "templ_values", where), where)
+    answer = _answer(row.get("anser", row.get("answer")), where)
     return Question(
-        words, str(answer), (kind[0], kind[1]), template.rstrip(), int(row.get("question_id", -1))
+        words, answer, (kind[0], kind[1]), template.rstrip(), _identity(row.get("question_id"), where)
     )
 
 
@@ -138,6 +156,24 @@ def fill(template: str, values: Sequence[str], where: str) -> tuple[str, ...]:
     for place, value in zip(slots, values, strict=True):
         words[place] = value
     return tuple(words)
+
+
+def _answer(value: Any, where: str) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise DatasetError(f"{where}: the answer is {value!r}; write a text or a number")
+    return str(value)
+
+
+def _identity(value: Any, where: str) -> int:
+    if value is None:
+        return -1
+    if type(value) is not int or value < 0:
+        raise DatasetError(
+            f"{where}: question_id is {value!r}; write a whole number from 0 on, or leave it out"
+        )
+    return value
 
 
 def _list(value: Any, field: str, where: str) -> list[str]:

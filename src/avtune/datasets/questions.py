@@ -20,7 +20,13 @@ from typing import Any
 
 from avtune.config import DataConfig
 from avtune.datasets.music_avqa import read_rows
-from avtune.datasets.question_text import LONGEST, answer_vocabulary, parse_question, word_vocabulary
+from avtune.datasets.question_text import (
+    LONGEST,
+    answer_vocabulary,
+    parse_question,
+    video_of,
+    word_vocabulary,
+)
 from avtune.datasets.records import (
     SPLITS,
     VIDEO_SUFFIXES,
@@ -65,12 +71,11 @@ def read(config: DataConfig) -> Collection:
     given: dict[str, list[Record]] = {split: [] for split in SPLITS}
     for number, row in enumerate(read_rows(path), start=1):
         where = f"{QUESTIONS} question {number}"
-        if not isinstance(row, dict) or "video_id" not in row:
-            raise DatasetError(f"{where}: there is no video_id; give each question its video")
+        video = video_of(row, where)
         split = row.get("split", "train")
         if split not in SPLIT_NAMES:
             raise DatasetError(f"{where}: split is {split!r}; use train, val or test, or leave it out")
-        given[SPLIT_NAMES[split]].append(_record(row, where, number, media))
+        given[SPLIT_NAMES[split]].append(_record(row, video, where, number, media))
     if not given["train"]:
         raise DatasetError(f"{path} holds no question to train on; leave the split of some out")
     splits, warnings = complete(given, config)
@@ -119,7 +124,7 @@ class Videos:
         return self._root / found[0]
 
 
-def _record(row: dict[str, Any], where: str, number: int, media: Videos) -> Record:
+def _record(row: dict[str, Any], video: str, where: str, number: int, media: Videos) -> Record:
     question = parse_question(row, where)
     if not question.template.endswith(MARKS):
         raise DatasetError(f"{where}: {question.template!r} ends with no question mark; end it with one")
@@ -133,7 +138,6 @@ def _record(row: dict[str, Any], where: str, number: int, media: Videos) -> Reco
         )
     if not question.answer:
         raise DatasetError(f"{where}: there is no answer; give each question one")
-    video = str(row["video_id"])
     identity = question.identity if question.identity >= 0 else number
     return Record(f"{video}/{identity}", media.file(video, where), (), origin=where, question=question)
 

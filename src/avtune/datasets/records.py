@@ -49,16 +49,19 @@ class FrameFolder:
 
     Attributes:
         frames: Folder of pictures whose names are their numbers (``0001.jpg`` or ``00000001.jpg``), or whose folders
-            end with them (``frame_0/<id>.jpg``), spread evenly over the clip.
+            end with them (``frame_0/<id>.jpg``).
         audio: Sound file (``.wav``), or waveform (``.npy``, one row of samples).
         pattern: Glob of the pictures in ``frames``.
         array_rate: Samples per second of a ``.npy`` waveform, which cannot say so itself (DG-SCT: 32 kHz).
+        seconds: Length of a clip of one picture for each second, of which none may be missing; ``None``: the clip lasts
+            as long as its sound, and the pictures that are there are spread evenly over it.
     """
 
     frames: Path
     audio: Path
     pattern: str = "*.jpg"
     array_rate: int = 32000
+    seconds: int | None = None
 
     def pictures(self) -> list[Path]:
         """The pictures in order of their numbers, or of their folders' (of their names, where there is no number)."""

@@ -55,10 +55,10 @@ class ShardIndex:
 
     def write(self, shard: Path) -> None:
         """Keep it beside its shard; the file appears whole or not at all."""
-        rows = [
-            [sample.part.name, sample.part.offset, sample.part.size, sample.part.duration, sample.clips]
-            for sample in self.samples
-        ]
+        rows = []
+        for sample in self.samples:
+            part = sample.part
+            rows.append([part.name, part.offset, part.size, part.duration, part.checksum, sample.clips])
         content = {"format": FORMAT, "samples": rows, "damaged": self.damaged}
         write_json(index_path(shard), content)
 
@@ -96,14 +96,19 @@ def damaged_index(shard: Path, error: Exception) -> DatasetError:
     return DatasetError(f"{path} is damaged ({error!r}); {_again(path)}")
 
 
-def _part(shard: Path, name: Any, offset: Any, size: Any, duration: Any) -> FilePart:
+def _part(
+    shard: Path, name: Any, offset: Any, size: Any, duration: Any = None, checksum: Any = None
+) -> FilePart:
     if not (isinstance(name, str) and isinstance(offset, int) and isinstance(size, int)):
         raise ValueError("a sample has no place")
     if min(offset, size) < 0:
         raise ValueError("a sample lies before the beginning")
     if not isinstance(duration, int | float | None):
         raise ValueError("a sample's duration is no number")
-    return FilePart(shard, printable(name), offset, size, None if duration is None else float(duration))
+    if not isinstance(checksum, int | None):
+        raise ValueError("a sample's checksum is no number")
+    seconds = None if duration is None else float(duration)
+    return FilePart(shard, printable(name), offset, size, seconds, checksum)
 
 
 def scan_shard(shard: Path) -> ShardIndex:
@@ -167,8 +172,8 @@ def _sample(shard: Path, key: str, members: Sequence[tarfile.TarInfo]) -> ShardS
     clips = tuple(facts["clips"]) if own else (_foreign_clip(key, facts),)
     for clip in clips:
         record_of(clip, shard)
-    duration = facts.get("duration") if own else None
-    return ShardSample(_part(shard, media.name, media.offset_data, media.size, duration), clips)
+    known = (facts.get("duration"), facts.get("checksum")) if own else ()
+    return ShardSample(_part(shard, media.name, media.offset_data, media.size, *known), clips)
 
 
 def _facts(shard: Path, member: tarfile.TarInfo, suffix: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import io
 import json
 import os
 import tarfile
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -59,7 +60,7 @@ class Shard:
     """
 
     path: Path
-    samples: tuple[Sample, ...]
+    samples: list[Sample] = field(default_factory=list)
 
 
 @dataclass
@@ -111,12 +112,12 @@ def write_shards(
     if limit_bytes < 1:
         raise DatasetError(f"a shard of {limit_bytes} bytes holds nothing; set --gigabytes above 0")
     _refuse_sources(collection, preprocessing)
-    shards = _plan(collection, folder, limit_bytes, seed, preprocessing)
+    shards, plan = _plan(collection, folder, limit_bytes, seed, preprocessing)
     folder.mkdir(parents=True, exist_ok=True)
     for leftover in folder.glob(".*.tar.*"):
         leftover.unlink()
     description = _describe(collection, shards, preprocessing)
-    _begin(folder, {**description, "limit_bytes": limit_bytes, "seed": seed, "split": variant})
+    _begin(folder, {**description, "plan": plan, "limit_bytes": limit_bytes, "seed": seed, "split": variant})
     todo = [shard for shard in shards if not _finished(shard.path)]
     samples = [sample for shard in todo for sample in shard.samples]
     total = sum(len(shard.samples) for shard in shards)
@@ -147,8 +148,10 @@ def _refuse_sources(collection: Collection, preprocessing: Preprocessing | None)
 
 def _plan(
     collection: Collection, folder: Path, limit_bytes: int, seed: int, preprocessing: Preprocessing | None
-) -> list[Shard]:
-    shards = []
+) -> tuple[list[Shard], str]:
+    """The shards, and a digest of what goes into which; each takes samples up to the limit, and at least one."""
+    shards: list[Shard] = []
+    plan = hashlib.sha256()
     for split, records in collection.splits.items():
         by_source: dict[tuple[ClipSource, float], list[tuple[int, Record]]] = {}
         for place, record in enumerate(records):
@@ -157,17 +160,25 @@ def _plan(
         samples = sorted(
             map(tuple, by_source.values()), key=lambda clips: digest(seed, split, str(clips[0][0]))
         )
-        sizes = [_tar_bytes(sample, preprocessing) for sample in samples]
-        for number, (first, end) in enumerate(_cut(sizes, limit_bytes - END_BYTES)):
-            shards.append(Shard(shard_path(folder, split, number), tuple(samples[first:end])))
-    return shards
+        number, held = 0, 0
+        for sample in samples:
+            facts = _facts(sample)
+            size = _tar_bytes(sample, len(facts), preprocessing)
+            if number == 0 or held + size > limit_bytes - END_BYTES:
+                shards.append(Shard(shard_path(folder, split, number)))
+                plan.update(shards[-1].path.name.encode())
+                number, held = number + 1, 0
+            shards[-1].samples.append(sample)
+            plan.update(facts)
+            held += size
+    return shards, plan.hexdigest()
 
 
 END_BYTES = 2 * tarfile.RECORDSIZE
 """Most that a tar has behind its last member."""
 
 
-def _tar_bytes(sample: Sample, preprocessing: Preprocessing | None) -> int:
+def _tar_bytes(sample: Sample, facts_bytes: int, preprocessing: Preprocessing | None) -> int:
     """Most that a sample takes in a tar: each of its two files has a header (three, if its name is long)."""
     source = sample[0][1].source
     if preprocessing is not None:
@@ -177,30 +188,13 @@ def _tar_bytes(sample: Sample, preprocessing: Preprocessing | None) -> int:
     else:
         assert isinstance(source, Path)
         size = source.stat().st_size
-    return size + len(_facts(sample, None)) + 6 * tarfile.BLOCKSIZE
-
-
-def _cut(sizes: Sequence[int], limit: int) -> Iterator[tuple[int, int]]:
-    """Stretches of samples whose sizes stay within the limit, each of at least one."""
-    first, held = 0, 0
-    for place, size in enumerate(sizes):
-        if held + size > limit and place > first:
-            yield first, place
-            first, held = place, 0
-        held += size
-    if first < len(sizes):
-        yield first, len(sizes)
+    return size + facts_bytes + 6 * tarfile.BLOCKSIZE
 
 
 def _describe(
     collection: Collection, shards: Sequence[Shard], preprocessing: Preprocessing | None
 ) -> dict[str, Any]:
     """What the shards are."""
-    plan = hashlib.sha256()
-    for shard in shards:
-        plan.update(shard.path.name.encode())
-        for sample in shard.samples:
-            plan.update(_facts(sample, None))
     splits = [shard.path.name.rpartition("-")[0] for shard in shards]
     masks = sum(record.masks is not None for record in collection.records)
     left_out = (f"the masks of {masks} clips are not in the shards",) if masks else ()
@@ -213,7 +207,6 @@ def _describe(
         "preprocessing": None if preprocessing is None else preprocessing.state(),
         "warnings": [*collection.warnings, *left_out],
         "shards": {split: splits.count(split) for split in collection.splits},
-        "plan": plan.hexdigest(),
         "versions": versions(),
     }
 
@@ -280,22 +273,24 @@ def _files(sample: Sample, content: float | bytes) -> dict[str, bytes] | Failure
     """What a shard holds of a sample, by suffix."""
     source = sample[0][1].source
     if isinstance(content, bytes):
-        return {TENSORS_SUFFIX: content, FACTS_SUFFIX: _facts(sample, None)}
+        # These have a checksum of their own.
+        return {TENSORS_SUFFIX: content, FACTS_SUFFIX: _facts(sample)}
     assert isinstance(source, Path | FilePart)
     try:
         media = source.read() if isinstance(source, FilePart) else source.read_bytes()
     except (MediaError, OSError) as error:
         return _failure(error)
-    return {_suffix(source): media, FACTS_SUFFIX: _facts(sample, content)}
+    return {_suffix(source): media, FACTS_SUFFIX: _facts(sample, content, zlib.crc32(media))}
 
 
 def _suffix(source: Path | FilePart) -> str:
     return os.path.splitext(source.name)[1].lower()
 
 
-def _facts(sample: Sample, duration: float | None) -> bytes:
+def _facts(sample: Sample, duration: float | None = None, checksum: int | None = None) -> bytes:
     clips = [clip_facts(record, place) for place, record in sample]
-    return json.dumps({"avtune": FORMAT, "duration": duration, "clips": clips}).encode("ascii")
+    known = {} if checksum is None else {"checksum": checksum}
+    return json.dumps({"avtune": FORMAT, "duration": duration, **known, "clips": clips}).encode("ascii")
 
 
 def _sum(shards: Sequence[Shard]) -> Written:

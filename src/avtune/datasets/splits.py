@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 
 from avtune.config import DataConfig
-from avtune.datasets.records import SPLITS, ClipSource, DatasetError, Record
+from avtune.datasets.records import SPLITS, Record
+
+
+def _file(record: Record) -> Hashable:
+    return record.source
 
 
 def complete(
-    given: Mapping[str, Sequence[Record]], config: DataConfig
+    given: Mapping[str, Sequence[Record]],
+    config: DataConfig,
+    recording: Callable[[Record], Hashable] = _file,
 ) -> tuple[dict[str, tuple[Record, ...]], tuple[str, ...]]:
     """Hold a test and a validation split out of train where the collection has none.
 
     Args:
         given: The splits that exist; ``train`` has to.
         config: ``test_share``, ``validation_share`` (of what is left for training) and ``split_seed``.
+        recording: See :func:`hold_out`.
 
     Returns:
         ``train``, ``validation`` and ``test``, and what a user should know about them.
-
-    Raises:
-        DatasetError: A share is outside [0, 1).
     """
     train = list(given["train"])
     held: dict[str, list[Record]] = {}
@@ -33,10 +37,10 @@ def complete(
         if held[split]:
             continue
         wanted = _labels(train)
-        train, held[split] = hold_out(train, share, config.split_seed, split)
+        train, held[split] = hold_out(train, share, config.split_seed, split, recording)
         if share > 0 and not held[split]:
             warnings.append(
-                f"no {split} split: {len(train)} clips are too few to hold any out; "
+                f"no {split} split: {len(train)} clips are of too few recordings to hold any out; "
                 "add clips until a label has two"
             )
         elif share > 0 and (absent := sorted(wanted - _labels(held[split]))):
@@ -48,7 +52,10 @@ def complete(
 
 
 def complete_or_score(
-    given: Mapping[str, Sequence[Record]], config: DataConfig, untrained: str
+    given: Mapping[str, Sequence[Record]],
+    config: DataConfig,
+    untrained: str,
+    recording: Callable[[Record], Hashable] = _file,
 ) -> tuple[dict[str, tuple[Record, ...]], tuple[str, ...]]:
     """:func:`complete`, also for a collection without training clips, which stays as it is and can only be scored.
 
@@ -56,55 +63,57 @@ def complete_or_score(
         given: The splits that exist; ``train`` has to, and may be empty.
         config: See :func:`complete`.
         untrained: What a user should know where there is nothing to train on.
+        recording: See :func:`hold_out`.
     """
     if given["train"]:
-        return complete(given, config)
+        return complete(given, config, recording)
     return {split: tuple(given.get(split, ())) for split in SPLITS}, (untrained,)
 
 
 def hold_out(
-    records: Sequence[Record], share: float, seed: int, purpose: str
+    records: Sequence[Record],
+    share: float,
+    seed: int,
+    purpose: str,
+    recording: Callable[[Record], Hashable] = _file,
 ) -> tuple[list[Record], list[Record]]:
-    """Divide clips, label by label, without ever dividing a file.
+    """Divide clips, label by label, without ever dividing a recording.
 
-    The files of a label are put in an order that follows from the seed and their names alone, and the first
-    ones are held out: the same on every machine, and hardly changed by clips that are added later. Every
+    The recordings of a label are put in an order that follows from the seed and the names of their first clips alone,
+    and the first ones are held out: the same on every machine, and hardly changed by clips that are added later. Every
     label keeps at least one clip on the training side.
 
     Args:
-        records: Clips to divide; those with one source stay together.
-        share: Part of the files that is held out, in [0, 1).
+        records: Clips to divide.
+        share: Part of the recordings that is held out, in [0, 1).
         seed: Which of the possible divisions.
         purpose: Name of the held-out split; divisions for different purposes are independent.
+        recording: What a clip was cut from, the same for all clips that have to stay together: its file, or more where
+            the dataset tells it.
 
     Returns:
         The clips kept and the clips held out, both in their original order.
-
-    Raises:
-        DatasetError: ``share`` is outside [0, 1).
     """
-    if not 0 <= share < 1:
-        raise DatasetError(f"{purpose}_share is {share:g}; choose a share of at least 0 and below 1")
-    files: dict[ClipSource, list[Record]] = defaultdict(list)
+    recordings: dict[Hashable, list[Record]] = defaultdict(list)
     for record in records:
-        files[record.source].append(record)
-    strata: dict[str, list[ClipSource]] = defaultdict(list)
-    for key, clips in files.items():
+        recordings[recording(record)].append(record)
+    strata: dict[str, list[Hashable]] = defaultdict(list)
+    for key, clips in recordings.items():
         strata[_main_label(clips)].append(key)
-    held: dict[ClipSource, None] = {}
+    held: dict[Hashable, None] = {}
     quotas = _quotas({label: len(strata[label]) for label in sorted(strata)}, share)
     for label, number in quotas.items():
-        order = sorted(strata[label], key=lambda key: digest(seed, purpose, files[key][0].name))
+        order = sorted(strata[label], key=lambda key: digest(seed, purpose, recordings[key][0].name))
         held.update(dict.fromkeys(order[:number]))
-    kept = _labels([record for key, clips in files.items() if key not in held for record in clips])
+    kept = _labels([record for key, clips in recordings.items() if key not in held for record in clips])
     for label in sorted(_labels(records) - kept):
         if label not in kept:
-            back = next(key for key in held if label in _labels(files[key]))
+            back = next(key for key in held if label in _labels(recordings[key]))
             del held[back]
-            kept |= _labels(files[back])
+            kept |= _labels(recordings[back])
     sides: tuple[list[Record], list[Record]] = ([], [])
     for record in records:
-        sides[record.source in held].append(record)
+        sides[recording(record) in held].append(record)
     return sides
 
 
@@ -126,7 +135,7 @@ def _labels(records: Sequence[Record]) -> set[str]:
 
 
 def _main_label(clips: Sequence[Record]) -> str:
-    """The label that lasts longest in a file; empty where nothing happens."""
+    """The label that lasts longest in a recording; empty where nothing happens."""
     lasting: dict[str, float] = defaultdict(float)
     for record in clips:
         for event in record.events:

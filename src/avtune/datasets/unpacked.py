@@ -19,6 +19,24 @@ PICTURE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 UNPACK_AGAIN = "unpack the clip again"
 
 
+def due_pictures(folder: FrameFolder) -> list[Path]:
+    """The pictures of an unpacked clip in order.
+
+    Args:
+        folder: The clip.
+
+    Raises:
+        MediaError: There have to be as many as the clip has seconds, and there are not.
+    """
+    pictures = folder.pictures()
+    if folder.seconds is not None and len(pictures) != folder.seconds:
+        few = len(pictures) < folder.seconds
+        names = f" ({', '.join(path.name for path in pictures)})" if pictures and few else ""
+        problem = f"holds {len(pictures)} pictures for its {folder.seconds} seconds{names}"
+        raise MediaError(folder.frames, problem, UNPACK_AGAIN)
+    return pictures
+
+
 def read_picture(path: Path) -> npt.NDArray[np.uint8]:
     """Read a picture.
 

@@ -53,8 +53,8 @@ def read(config: DataConfig) -> Collection:
         for split, rows in given.items()
     }
     untrained = "there is no list of training clips, so this can only be scored; add vggsound.csv"
-    splits, warnings = complete_or_score(records, config, untrained)
-    warnings += leak_warnings(records, youtube_video, "videos")
+    splits, warnings = complete_or_score(records, config, untrained, youtube_video)
+    warnings += leak_warnings(splits, youtube_video, "videos")
     return Collection(config.name, root, labels, splits, warnings, clip_seconds=CLIP_SECONDS)
 
 

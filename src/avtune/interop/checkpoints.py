@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from avtune.backbones.pretrained import in_one_line
 from avtune.backbones.timm_loading import timm
 from avtune.interop.lavish import ConversionError
 
@@ -31,7 +30,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
         state = timm.models.load_state_dict(str(path), weights_only=True)
         named = {str(name).removeprefix("module."): value for name, value in state.items()}
     except Exception as error:
-        raise ConversionError(f"{path}: no weights that can be read ({_reason(path, error)})") from error
+        raise ConversionError(f"{path}: {_reason(path)}") from error
     if not named or not all(isinstance(value, Tensor) for value in named.values()):
         raise ConversionError(f"{path}: holds no state dict; give a file of named tensors")
     return named
@@ -96,14 +95,22 @@ def _some(names: Iterable[str]) -> str:
     return f"{len(names)} ({', '.join(names[:2])})" if names else "0"
 
 
-def _reason(path: Path, error: Exception) -> str:
+def _reason(path: Path) -> str:
+    """Why a file gives no state dict; torch's own words advise to trust it."""
+    with path.open("rb") as file:
+        head = file.read(9)
+    # What torch.save writes, now and formerly, and the header that follows safetensors' eight bytes of length.
+    if not (head.startswith((b"PK", b"\x80")) or head[8:] == b"{"):
+        return (
+            "is no file of weights; give a published checkpoint, or the folder of a run of `avtune pretrain`"
+        )
     try:
         unsafe = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(str(path)))
     except Exception:
         unsafe = []
     if unsafe:
         return (
-            f"it would call {', '.join(unsafe[:3])}; where it is trusted, save its state dict alone with "
-            "torch.save(checkpoint['state_dict'], ...)"
+            f"no weights that can be read: it would call {', '.join(unsafe[:3])}; where it is trusted, save its state "
+            "dict alone with torch.save(checkpoint['state_dict'], ...)"
         )
-    return in_one_line(error)
+    return "no weights that can be read: it is cut off, damaged or holds no state dict; copy or download it again"

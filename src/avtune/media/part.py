@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -9,6 +11,7 @@ from typing import TypeAlias
 from avtune.media.errors import MediaError
 
 COPY_AGAIN = "copy or download it again"
+BLOCK_BYTES = 1 << 22
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +24,7 @@ class FilePart:
         offset: Where it begins, bytes.
         size: Its length, bytes.
         duration: Length of what it plays, seconds; ``None``: not known.
+        checksum: CRC-32 of its bytes; ``None``: not known.
     """
 
     archive: Path
@@ -28,6 +32,7 @@ class FilePart:
     offset: int
     size: int
     duration: float | None = None
+    checksum: int | None = None
 
     @property
     def path(self) -> Path:
@@ -38,19 +43,40 @@ class FilePart:
         """All of it.
 
         Raises:
-            MediaError: The archive ends before it does, or cannot be read.
+            MediaError: The archive ends before it does, or cannot be read, or its bytes have another checksum.
         """
+        return b"".join(self._blocks())
+
+    def verify(self) -> None:
+        """Compare its bytes with its checksum; where that is not known, nothing is read.
+
+        Raises:
+            MediaError: As for :meth:`read`.
+        """
+        if self.checksum is not None:
+            for _ in self._blocks():
+                pass
+
+    def _blocks(self) -> Iterator[bytes]:
+        """All of it, piece by piece; whether it was whole shows at the end."""
+        left, found = self.size, 0
         try:
             with self.archive.open("rb") as file:
                 file.seek(self.offset)
-                content = file.read(self.size)
+                while left:
+                    block = file.read(min(left, BLOCK_BYTES))
+                    if not block:
+                        raise self.beyond_end()
+                    left -= len(block)
+                    if self.checksum is not None:
+                        found = zlib.crc32(block, found)
+                    yield block
         except OSError as error:
             raise MediaError(
                 self.archive, f"cannot be read ({error.strerror})", "check the path and its permissions"
             ) from None
-        if len(content) < self.size:
-            raise self.beyond_end()
-        return content
+        if self.checksum not in (None, found):
+            raise MediaError(self.path, "is damaged: its checksum is another", COPY_AGAIN)
 
     def beyond_end(self) -> MediaError:
         """The error for an archive that ends before this part does."""

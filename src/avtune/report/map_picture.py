@@ -1,18 +1,25 @@
 """Sounds and pictures of files in the plane, as a PNG."""
 
+from io import BytesIO
 from pathlib import Path
 
 from avtune.datasets.records import printable
+from avtune.files import write_atomically
 from avtune.report import palette
 from avtune.retrieval.map import Map
+
+SUFFIX = ".png"
 
 
 def draw_map(path: Path, points: Map) -> None:
     """Draw a plus for each file's sound and a dot for its pictures, in the colour of its category, and a line between.
 
     Args:
-        path: The PNG to write; the same bytes every time.
+        path: The PNG to write, whatever its name; the same bytes every time.
         points: What to draw.
+
+    Raises:
+        AvtuneError: ``path`` is a folder, or its folder is a file.
     """
     # Only this function needs matplotlib, which takes longer to import than everything else here.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -52,5 +59,6 @@ def draw_map(path: Path, points: Map) -> None:
     axes.set_yticks([])
     axes.spines[:].set_color("#d8d5cd")
     axes.set_aspect("equal", adjustable="datalim")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"Software": None})
+    picture = BytesIO()
+    figure.savefig(picture, format="png", metadata={"Software": None})
+    write_atomically(path, picture.getvalue())

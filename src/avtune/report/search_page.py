@@ -20,12 +20,14 @@ class SearchReport:
 
     Attributes:
         query: The file that was searched with.
+        notes: What a person should know of it.
         videos: The folder that the found files lie in.
         found: The places, the best first.
         facts: What was compared with what, name to value, in the order to show.
     """
 
     query: Path
+    notes: Sequence[str]
     videos: Path
     found: Sequence[Found]
     facts: Mapping[str, object]
@@ -40,7 +42,7 @@ def write_search_page(path: Path, report: SearchReport) -> None:
         path: The file to write.
         report: What it tells.
     """
-    media, remarks = shown_media(report.query, path.parent, ())
+    media, remarks = shown_media(report.query, path.parent, report.notes)
     name = printable(report.query.name)
     query = clip_article(name, "h3", "", media, "", tables.notes(remarks))
     cards = [

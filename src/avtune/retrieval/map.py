@@ -83,16 +83,20 @@ def read_categories(table: Path) -> dict[Path, str]:
     Of several labels of a file the first counts.
 
     Raises:
-        SearchError: It cannot be read, or lacks a column.
+        SearchError: It cannot be read, lacks a column, or a row of it lacks a field.
     """
     folder = table.resolve().parent
     try:
-        with table.open(encoding="utf-8", newline="") as file:
+        with table.open(encoding="utf-8-sig", newline="") as file:
             rows = csv.DictReader(file)
             if not {"file", "label"} <= set(rows.fieldnames or ()):
                 raise SearchError(f"{table}: has no columns file and label; give it a heading line with both")
             found: dict[Path, str] = {}
             for row in rows:
+                if row["file"] is None or row["label"] is None:
+                    raise SearchError(
+                        f"{table} line {rows.line_num}: ends before its file or label; complete or remove it"
+                    )
                 found.setdefault(folder / row["file"], row["label"])
             return found
     except (OSError, UnicodeDecodeError, csv.Error) as error:

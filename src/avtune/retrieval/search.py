@@ -119,12 +119,13 @@ class SearchIndex:
         while len(self._vectors):
             ranked = list(self._ranked(rows, count))
             windows = self.store.rows(np.asarray([number for number, _ in ranked], np.int64))
+            # A window may be gone from the store since the index was opened.
+            rated = ((windows[number], score) for number, score in ranked if number in windows)
             found = places(
                 (
-                    (windows[number], score)
-                    for number, score in ranked
-                    if (needs_sound and windows[number].has_sound)
-                    or (needs_picture and windows[number].has_picture)
+                    (window, score)
+                    for window, score in rated
+                    if (needs_sound and window.has_sound) or (needs_picture and window.has_picture)
                 ),
                 top,
             )

@@ -9,22 +9,27 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from avtune.errors import AvtuneError
+from avtune.files import make_folder
 from avtune.retrieval.embedders import FileVectors, Floats
 from avtune.tasks.retrieval import unit
 
 DATABASE, VECTORS = "index.sqlite", "vectors.faiss"
 FORMAT = "1"
 WAIT_SECONDS = 60.0
+LENGTH_TOLERANCE = 1e-3
+"""Of a stored vector's squared length, which single precision makes differ from 1 by some 1e-6."""
 SCHEMA = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE files (
@@ -40,6 +45,7 @@ CREATE INDEX windows_of_a_file ON windows (file);
 # Numbers of windows are never given twice (AUTOINCREMENT): a vector index that knows one knows its vector.
 
 Numbers = npt.NDArray[np.int64]
+Read = TypeVar("Read")
 
 
 class SearchError(AvtuneError):
@@ -133,7 +139,9 @@ class Store:
             there is.
 
     Raises:
-        SearchError: There is no index, it is damaged or of another version, or of other videos or another model.
+        SearchError: There is no index, it is damaged or of another version, or of other videos or another model. All
+            methods raise it too, where the database turns out to be damaged or cannot be used.
+        AvtuneError: A file lies where the folder is to be made.
     """
 
     def __init__(self, folder: Path, facts: Facts | None = None) -> None:
@@ -143,22 +151,24 @@ class Store:
             raise SearchError(
                 f"{folder}: no index; make one with `avtune index VIDEOS --run RUN --out {folder}`"
             )
-        try:
-            if facts is not None:
-                folder.mkdir(parents=True, exist_ok=True)
+        if facts is not None:
+            make_folder(folder)
+        with self._errors_told():
             # What a killed process left half done is undone by whoever opens the file next, a reader too.
             mode = "rw" if facts is None else "rwc"
             self._database = sqlite3.connect(
                 f"{path.resolve().as_uri()}?mode={mode}", uri=True, timeout=WAIT_SECONDS, isolation_level=None
             )
-            self._database.execute("PRAGMA foreign_keys = ON")
+        try:
+            with self._errors_told():
+                self._database.execute("PRAGMA foreign_keys = ON")
             if facts is not None:
                 self._create(facts)
-            self.facts = self._read_facts()
-        except (sqlite3.DatabaseError, KeyError, ValueError) as error:
-            raise SearchError(
-                f"{path}: damaged, or of another version ({error}); delete {folder} and make the index again"
-            ) from error
+            with self._errors_told():
+                self.facts = self._read_facts()
+        except BaseException:
+            self.close()
+            raise
 
     def __enter__(self) -> Store:
         return self
@@ -170,12 +180,49 @@ class Store:
         """Let go of the file."""
         self._database.close()
 
+    @contextmanager
+    def _errors_told(self) -> Iterator[None]:
+        """Turn what SQLite reports, or what cannot be made of a value that it returns, into a SearchError."""
+        path = self.folder / DATABASE
+        try:
+            yield
+        except (sqlite3.Error, KeyError, TypeError, ValueError) as error:
+            # SQLITE_ERROR is a statement that does not fit the tables; text that is no UTF-8 has no code at all.
+            code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+            if isinstance(error, sqlite3.OperationalError) and code != sqlite3.SQLITE_ERROR:
+                raise SearchError(
+                    f"{path}: cannot be used now ({error}), and is left as it was; see that its folder may be written "
+                    "to, that the disk has space, and that no other command is busy with it"
+                ) from error
+            raise SearchError(
+                f"{path}: damaged, or of another version ({error}); delete {self.folder} and make the index again"
+            ) from error
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._errors_told():
+            self._database.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._database.execute("COMMIT")
+            except BaseException:
+                # After some errors, such as a full disk, SQLite has rolled back by itself.
+                if self._database.in_transaction:
+                    self._database.execute("ROLLBACK")
+                raise
+
+    def _query(
+        self, statement: str, read: Callable[..., Read], values: Sequence[object] = ()
+    ) -> Iterator[Read]:
+        """What ``read`` makes of each row that a statement selects."""
+        with self._errors_told():
+            for row in self._database.execute(statement, values):
+                yield read(*row)
+
     def _create(self, facts: Facts) -> None:
         with self._transaction():
             if self._database.execute("SELECT name FROM sqlite_master WHERE name = 'facts'").fetchone():
                 return
-            # Of an index whose database is gone; its numbers are about to be given anew.
-            (self.folder / VECTORS).unlink(missing_ok=True)
             for statement in SCHEMA.strip().removesuffix(";").split(";"):
                 self._database.execute(statement)
             values = {
@@ -195,25 +242,16 @@ class Store:
         videos, run = Path(json.loads(values["videos"])), Path(json.loads(values["run"]))
         return Facts(videos, run, values["fingerprint"], int(values["width"]))
 
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._database.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            self._database.execute("ROLLBACK")
-            raise
-        self._database.execute("COMMIT")
-
     def files(self) -> dict[Path, FileEntry]:
         """All files by their path below the folder of videos, in the order of their names."""
-        rows = self._database.execute(
-            "SELECT path, size, changed, attempts, problem, notes FROM files ORDER BY path"
+        rows = self._query(
+            "SELECT path, size, changed, attempts, problem, notes FROM files ORDER BY path",
+            lambda path, size, changed, attempts, problem, notes: (
+                _below(path),
+                FileEntry(FileState(size, changed), attempts, problem, _notes(notes)),
+            ),
         )
-        return {
-            _below(path): FileEntry(FileState(size, changed), attempts, problem, _notes(notes))
-            for path, size, changed, attempts, problem, notes in rows
-        }
+        return dict(rows)
 
     def begin(self, path: Path, state: FileState) -> int:
         """Write down that a file is about to be read, and forget what was known of it in another state.
@@ -222,20 +260,17 @@ class Store:
             How often that was written down of the file in this state, this time included, and was not followed by
             :meth:`add`, :meth:`refuse` or :meth:`withdraw`.
         """
-        known = self._database.execute(
-            "SELECT number, size, changed FROM files WHERE path = ?", (os.fsencode(path),)
-        ).fetchone()
+        stored = os.fsencode(path)
         with self._transaction():
-            if known is not None and known[1:] != (state.size, state.changed):
-                self._database.execute("DELETE FROM files WHERE number = ?", known[:1])
             self._database.execute(
-                "INSERT INTO files (path, size, changed, attempts, notes) VALUES (?, ?, ?, 1, '[]') "
-                "ON CONFLICT (path) DO UPDATE SET attempts = attempts + 1",
-                (os.fsencode(path), state.size, state.changed),
+                "DELETE FROM files WHERE path = ? AND (size, changed) != (?, ?)",
+                (stored, state.size, state.changed),
             )
-        (attempts,) = self._database.execute(
-            "SELECT attempts FROM files WHERE path = ?", (os.fsencode(path),)
-        ).fetchone()
+            (attempts,) = self._database.execute(
+                "INSERT INTO files (path, size, changed, attempts, notes) VALUES (?, ?, ?, 1, '[]') "
+                "ON CONFLICT (path) DO UPDATE SET attempts = attempts + 1 RETURNING attempts",
+                (stored, state.size, state.changed),
+            ).fetchone()
         return int(attempts)
 
     def withdraw(self, path: Path) -> None:
@@ -282,22 +317,23 @@ class Store:
 
     def numbers(self) -> Numbers:
         """The numbers of all windows, ascending (windows,)."""
-        rows = self._database.execute("SELECT number FROM windows ORDER BY number").fetchall()
-        return np.fromiter((number for (number,) in rows), dtype=np.int64, count=len(rows))
+        # Without an order SQLite reads its small index of the windows, and not past all of their vectors.
+        return np.sort(np.fromiter(self._query("SELECT number FROM windows", int), np.int64))
 
     def rows(self, numbers: Numbers) -> dict[int, WindowRow]:
         """Windows by number."""
-        found = self._database.execute(
+        below, told = cache(_below), cache(_notes)
+        found = self._query(
             "SELECT windows.number, path, beginning, ending, sound IS NOT NULL, picture IS NOT NULL, "
             "notes FROM windows JOIN files ON files.number = windows.file "
             "WHERE windows.number IN (SELECT value FROM json_each(?))",
+            lambda number, path, start, end, sound, picture, notes: (
+                number,
+                WindowRow(below(path), start, end, bool(sound), bool(picture), told(notes)),
+            ),
             (json.dumps(numbers.tolist()),),
         )
-        below, told = cache(_below), cache(_notes)
-        return {
-            number: WindowRow(below(path), start, end, bool(sound), bool(picture), told(notes))
-            for number, path, start, end, sound, picture, notes in found
-        }
+        return dict(found)
 
     def vectors(self, above: int = 0, at_once: int = 4096) -> Iterator[tuple[Numbers, Floats]]:
         """Numbers and vectors of the windows with a number above ``above``, ascending, some at a time.
@@ -305,33 +341,56 @@ class Store:
         Yields:
             Numbers (n,), and vectors (n, 2, width), sound first; zeros where a window lacks one.
         """
-        width = self.facts.width
-        rows = self._database.execute(
-            "SELECT number, sound, picture FROM windows WHERE number > ? ORDER BY number", (above,)
+        rows = self._query(
+            "SELECT number, sound, picture FROM windows WHERE number > ? ORDER BY number",
+            lambda number, *streams: (number, self._vectors(*streams)),
+            (above,),
         )
-        while part := rows.fetchmany(at_once):
-            vectors = np.zeros((len(part), 2, width), np.float32)
-            for k, (_, *streams) in enumerate(part):
-                for stream, content in enumerate(streams):
-                    if content is not None:
-                        vectors[k, stream] = np.frombuffer(content, "<f4")
-            yield np.asarray([number for number, *_ in part], np.int64), vectors
+        while part := list(islice(rows, at_once)):
+            numbers, vectors = zip(*part, strict=True)
+            yield np.asarray(numbers, np.int64), np.stack(vectors)
 
     def file_vectors(self) -> dict[Path, Floats]:
         """The mean vectors (2, width) of each file that has sound and frames, sound first, of unit length.
 
         Windows weigh by their length.
         """
-        rows = self._database.execute(
+        rows = self._query(
             "SELECT path, ending - beginning, sound, picture FROM windows JOIN files ON files.number = windows.file "
-            "WHERE sound IS NOT NULL AND picture IS NOT NULL ORDER BY path, windows.number"
+            "WHERE sound IS NOT NULL AND picture IS NOT NULL ORDER BY path, windows.number",
+            lambda path, seconds, *streams: (
+                _below(path),
+                seconds * self._vectors(*streams).astype(np.float64),
+            ),
         )
         sums: dict[Path, npt.NDArray[np.float64]] = {}
-        for stored, seconds, *streams in rows:
-            path = _below(stored)
-            window = np.stack([np.frombuffer(content, "<f4") for content in streams]).astype(np.float64)
-            sums[path] = sums.get(path, 0.0) + seconds * window
+        for path, window in rows:
+            sums[path] = sums.get(path, 0.0) + window
         return {path: unit(total) for path, total in sums.items()}
+
+    def vectors_digest(self) -> str | None:
+        """What :meth:`vouch` was told last; ``None``: nothing yet."""
+        return next(self._query("SELECT value FROM facts WHERE name = 'vectors'", str), None)
+
+    def vouch(self, digest: str) -> None:
+        """Write down the digest of the file of vectors that was made of this database."""
+        with self._transaction():
+            self._database.execute("INSERT OR REPLACE INTO facts VALUES ('vectors', ?)", (digest,))
+
+    def _vectors(self, *streams: bytes | None) -> Floats:
+        """A window's vectors as they are stored (2, width).
+
+        Raises:
+            ValueError: One is not of unit length, nor zeros.
+        """
+        vectors = np.zeros((2, self.facts.width), np.float32)
+        for vector, content in zip(vectors, streams, strict=True):
+            if content is not None:
+                vector[:] = np.frombuffer(content, "<f4").reshape(self.facts.width)
+                square = float(vector @ vector)
+                if not (square == 0 or abs(square - 1) < LENGTH_TOLERANCE):
+                    raise ValueError(f"a vector of length {square**0.5:g} instead of 1")
+        return vectors
 
 
 def _below(stored: bytes) -> Path:

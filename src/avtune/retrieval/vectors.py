@@ -7,9 +7,11 @@ that is exact, forgets windows without a trace, and does not depend on the order
 
 from __future__ import annotations
 
+import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,17 +28,19 @@ class VectorIndex:
     """The vectors of a store, in half precision.
 
     Args:
-        store: What it follows. A file in its folder that knows other windows is brought up to date in memory.
+        store: What it follows. A file in its folder that knows other windows is brought up to date in memory; one that
+            the store does not vouch for, damaged or of another index, is made anew there.
 
     Raises:
-        SearchError: faiss is not installed.
+        SearchError: faiss is not installed, or the store is damaged.
     """
 
     def __init__(self, store: Store) -> None:
         self._faiss = _import_faiss()
+        self._store = store
         self._path = store.folder / VECTORS
-        self._index = self._read(store.facts.width)
-        self.changed = self._follow(store)
+        self._index = self._read()
+        self.changed = self._follow()
 
     def __len__(self) -> int:
         """Number of windows."""
@@ -69,37 +73,47 @@ class VectorIndex:
         return np.concatenate(scores, axis=1), np.concatenate(numbers, axis=1)
 
     def save(self) -> None:
-        """Write the file; a kill leaves the old one."""
+        """Write the file; a kill leaves the old one, or one that the store does not vouch for yet."""
         remove_leftovers(self._path)
         with appearing(self._path) as partial:
             self._faiss.write_index(self._index, str(partial))
+            digest = _digest(partial)
+        self._store.vouch(digest)
         self.changed = False
 
-    def _read(self, width: int) -> Any:
+    def _read(self) -> Any:
+        """The file's index, or an empty one: everything in it can be had from the store."""
         try:
-            index = self._faiss.read_index(str(self._path))
-            if isinstance(index, self._faiss.IndexIDMap) and index.d == 2 * width:
-                return index
-        except RuntimeError:
-            # Absent or damaged: everything in it can be had from the store.
+            # faiss takes any bytes for vectors, and those of another index may have the same numbers.
+            if _digest(self._path) == self._store.vectors_digest():
+                return self._faiss.read_index(str(self._path))
+        except (OSError, RuntimeError):
+            # Absent, or written by a faiss that this one cannot read.
             pass
         kind = self._faiss.ScalarQuantizer.QT_fp16
         return self._faiss.IndexIDMap(
-            self._faiss.IndexScalarQuantizer(2 * width, kind, self._faiss.METRIC_INNER_PRODUCT)
+            self._faiss.IndexScalarQuantizer(
+                2 * self._store.facts.width, kind, self._faiss.METRIC_INNER_PRODUCT
+            )
         )
 
-    def _follow(self, store: Store) -> bool:
+    def _follow(self) -> bool:
         """Drop windows that are gone and add new ones; whether there were any."""
-        known, wanted = self._faiss.vector_to_array(self._index.id_map), store.numbers()
+        known, wanted = self._faiss.vector_to_array(self._index.id_map), self._store.numbers()
         if np.array_equal(known, wanted):
             return False
         gone = np.setdiff1d(known, wanted)
         if len(gone):
             self._index.remove_ids(gone)
         # Numbers only ever grow, so that whatever is new comes after all that is known.
-        for numbers, vectors in store.vectors(above=int(known.max(initial=0))):
+        for numbers, vectors in self._store.vectors(above=int(known.max(initial=0))):
             self._index.add_with_ids(vectors.reshape(len(vectors), -1), numbers)
         return True
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _import_faiss() -> Any:

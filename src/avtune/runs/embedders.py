@@ -33,7 +33,12 @@ def load_embedder(run: str | Path) -> Embedder:
         AvtuneError: It is no finished run, or one whose model gives no vectors to search with.
     """
     run = Path(run).expanduser()
-    if (run / WEIGHTS).is_file() and not (run / LABELS).is_file():
+    if not (run / WEIGHTS).is_file():
+        raise AvtuneError(
+            f"{run}: no {WEIGHTS}, so this is no finished run; give the folder of one of `avtune pretrain`, or of "
+            "`avtune train` with --head.task retrieval"
+        )
+    if not (run / LABELS).is_file():
         return PretrainedEmbedder(run, read_pretrained(run, device=accelerator()))
     model = load(run, device="auto")
     if model.config.head.task != "retrieval":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import string
 from collections.abc import Sequence
 
 from avtune.datasets.question_text import PAD
@@ -15,6 +16,11 @@ EXAMPLES = (
 )
 SHOWN = 13
 MARKS = "?\N{FULLWIDTH QUESTION MARK}.!"
+
+
+def typed_words(question: str) -> list[str]:
+    """The words of a person's question, without the marks at its end; none where nothing is asked."""
+    return question.rstrip(MARKS + string.whitespace).split()
 
 
 def spoken_words(question: str, words: Sequence[str]) -> list[str]:
@@ -35,7 +41,7 @@ def spoken_words(question: str, words: Sequence[str]) -> list[str]:
         if word != PAD:
             spellings.setdefault(word.casefold(), []).append(word)
     found = []
-    for place, word in enumerate(question.rstrip().rstrip(MARKS).split()):
+    for place, word in enumerate(typed_words(question)):
         known = spellings.get(word.casefold())
         if known is None:
             near = difflib.get_close_matches(word.casefold(), spellings, n=3, cutoff=0.5)

@@ -24,7 +24,7 @@ from avtune.heads.grounding import GROUNDING, MATCH
 from avtune.heads.question_answering import build_question_answering, question_answering_settings
 from avtune.heads.question_encoder import LONGEST_TEXT, TextTokens
 from avtune.heads.segments import full_precision
-from avtune.tasks.asked import example_question, spoken_words
+from avtune.tasks.asked import example_question, spoken_words, typed_words
 from avtune.tasks.base import Answer, Loss, Rows, Scores, Task, Truth
 from avtune.tasks.blind_questions import question_rules
 from avtune.tasks.grounding_weights import load_grounding
@@ -105,13 +105,17 @@ class QuestionAnsweringTask(Task):
         """Number of the answer and name of the kind, (1 + KIND_BYTES,) int64.
 
         Raises:
-            DatasetError: Nothing is asked about the clip.
+            DatasetError: Nothing is asked about the clip, or the answer is not known and has to be.
         """
         if record.question is None:
             raise DatasetError(
                 f"{record.name}: nothing is asked about it; choose a data.name with questions: questions, music_avqa"
             )
         question = record.question
+        if not (question.answer or self.grounds_only):
+            raise DatasetError(
+                f"{record.origin or record.name}: the question has no answer; give it one, or remove it"
+            )
         number = self.labels.index(question.answer) if question.answer in self.labels else -1
         kind = ": ".join(filter(None, question.kind)).encode()[:KIND_BYTES]
         return torch.tensor([number, *kind.ljust(KIND_BYTES, b"\0")])
@@ -132,7 +136,7 @@ class QuestionAnsweringTask(Task):
         """A person's question: capitals and the question mark do not matter."""
         if self.grounds_only:
             return torch.zeros(self.question_length, dtype=torch.int64)
-        if question is None or not question.strip():
+        if question is None or not typed_words(question):
             example = example_question(self.words)
             raise AvtuneError(f"this run answers questions; ask one, such as {example}")
         if self.tokens is not None:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from avtune import __version__
+from avtune.cli.memory import keep_freed_memory
 from avtune.errors import AvtuneError
 
 SETTING = re.compile(r"--\w+(\.\w+)+")
@@ -32,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return 2
     options.settings = rest
+    keep_freed_memory()
     run: Callable[[argparse.Namespace], int] = options.run
     try:
         return run(options)

@@ -10,7 +10,6 @@ from avtune.profile import measure
 from avtune.profile_all import ProfileRow, Refusal, grid_methods, profile_all, profile_grid
 from avtune.recipes import parse_config, recipe_names, recipe_path
 from avtune.recipes.published import agrees, published
-from drawn_towers import draw_towers_once
 
 ROOT = Path(__file__).parents[1]
 LABELS = [f"label {k}" for k in range(28)]
@@ -71,9 +70,8 @@ def recorded() -> dict[str, dict[str, object]]:
 
 @pytest.mark.parametrize("name", recipe_names())
 def test_weights_agree_with_the_printed_ones_or_the_table_says_why_not(
-    name: str, recorded: dict[str, dict[str, object]], monkeypatch: pytest.MonkeyPatch
+    name: str, recorded: dict[str, dict[str, object]]
 ) -> None:
-    draw_towers_once(monkeypatch)
     (row,) = profile_all([name], costs=False)
     printed, now = row.published, row.as_json()
     assert now == {field: recorded[name][field] for field in now}, (

@@ -1,6 +1,6 @@
 """What each task reaches on bandstand beside its floors: the commands of the pages in docs/tasks, once for each seed.
 
-    python benchmarks/experiments/bandstand_tasks.py --data clips --clips 300 --seeds 0 1 2 --runs runs/tasks
+    python benchmarks/experiments/bandstand_tasks.py --data clips --clips 1000 --seeds 0 1 2 --runs runs/tasks
 
 The clips are rendered once, unless they are there. Runs that are finished are not made again, and one that was cut
 short goes on. ``--jobs`` runs several at once, which share a GPU well: the bundled backbone leaves it idle most of
@@ -31,13 +31,21 @@ def main() -> None:
     """Render, train and write the results."""
     parser = experiment_parser(__doc__, "bandstand_tasks.json")
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS)
+    parser.add_argument(
+        "--without-floors",
+        nargs="+",
+        choices=TASKS,
+        default=[],
+        help="tasks whose floors of single streams are not trained: the model itself with a stream removed stands in",
+    )
     options = parser.parse_args()
 
     def run(wanted: tuple[str, int]) -> dict[str, Any]:
         task, seed = wanted
+        floors = task not in (COMPARING, *options.without_floors)
         metrics = finished_run(
             options.runs / f"{task}-{seed}", "train", f"bandstand/{task}_nano", f"--train.seed={seed}",
-            f"--train.floors={task != COMPARING}", f"--data.root={options.data}", *options.settings,
+            f"--train.floors={floors}", f"--data.root={options.data}", *options.settings,
         )  # fmt: skip
         details = {name: metrics["details"][name] for name in DETAILS if name in metrics["details"]}
         kept = {

@@ -1,3 +1,4 @@
+import functools
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -7,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from avtune.backbones import Tower, create_tower
 from avtune.config import DataConfig, RunConfig
 from avtune.datasets import Collection, read
 from avtune.datasets.bandstand import render_bandstand
@@ -15,7 +17,6 @@ from avtune.recipes import ConfigError, fields_of, parse_config, recipe_names, r
 from avtune.runs import RunObserver, fit_model, prepare_clips
 from avtune.tasks.network import part_of
 from avtune.train.log import read_log
-from drawn_towers import draw_towers_once
 
 TASK_CLIPS = {
     "localization": "bandstand",
@@ -26,6 +27,11 @@ TASK_CLIPS = {
     "retrieval": "bandstand_pairs",
 }
 """How the generated clips are read for each task."""
+
+
+@functools.cache
+def shallow_tower(name: str, *, pretrained: bool, depth: int | None, device: str | None) -> Tower:
+    return create_tower(name, pretrained=pretrained, depth=depth, device=device)
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -52,7 +58,8 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Collection]:
 def test_every_recipe_makes_a_step_on_bandstand_with_shallow_towers(
     name: str, clips: dict[str, Collection], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    draw_towers_once(monkeypatch)
+    # Drawing the random weights of the same large tower again for each recipe would take most of the time.
+    monkeypatch.setattr("avtune.encoder.create_tower", shallow_tower)
     # States of up to gigabytes; what is saved is looked at in tests of small models.
     monkeypatch.setattr("avtune.train.updates.save_state", lambda folder, state: None)
     config = parse_config(base=recipe_path(name))

@@ -294,9 +294,11 @@ def task_scores() -> str:
         score = f"**{100 * statistics.mean(values):.1f}**{spread}"
         rows.append([f"`bandstand/{task}_nano`", runs[0]["score"]["name"], score, told])
     seeds = sorted({run["seed"] for run in measured["runs"]})
+    over = (
+        f"Seed {seeds[0]} alone" if len(seeds) == 1 else f"Mean and standard deviation over the seeds {seeds}"
+    )
     return (
-        f"{table(['recipe', 'score, %', 'reached', 'floors'], rows)}\nMean and standard deviation over the seeds "
-        f"{', '.join(map(str, seeds))}. Measured by `{measured['command']}` ({measured['machine']}, "
+        f"{table(['recipe', 'score, %', 'reached', 'floors'], rows)}\n{over}. Measured by `{measured['command']}` ({measured['machine']}, "
         f"PyTorch {measured['torch']}).\n"
     )
 

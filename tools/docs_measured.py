@@ -183,9 +183,120 @@ def blocks() -> str:
         if "refused" in row:
             rows.append([*first, REFUSED, *[""] * 7])
             continue
-        over = "Mean and standard deviation over the seeds" if len(seeds) > 1 else "One run each, of seed"
+        over = row["avtune_over_straightforward"]
+        more += [f"{' at '.join(first)} ({over['saved_mib']})"] if over["saved_mib"] > 1 else []
+        slower += [f"{' at '.join(first)} ({over['cpu_seconds']})"] if over["cpu_seconds"] > 1 else []
+        cells = []
+        for what, digits in (("saved_mib", 0), ("cpu_seconds", 2)):
+            shown = {form: f"{value[what]:.{digits}f}" for form, value in row["forms"].items()}
+            unfused = f" ({shown['frozen_unfused']})" if "frozen_unfused" in shown else ""
+            cells += [shown["frozen"] + unfused, shown["avtune"], shown["straightforward"], f"{over[what]}"]
+        rows.append([*first, *cells])
+    heading = [
+        "method", "block", "MiB: frozen block (scores kept)", "avtune", "straightforward", "ratio",
+        "seconds: frozen block (scores kept)", "avtune", "straightforward", "ratio",
+    ]  # fmt: skip
     return (
-        f"{table(['recipe', 'score, %', 'reached', 'floors'], rows)}\n{over} {', '.join(map(str, seeds))}. Measured by "
+        f"{table(heading, rows)}\navtune keeps more than the straightforward form: {', '.join(more) or 'nowhere'}. It "
+        f"takes longer: {', '.join(slower) or 'nowhere'}; where both run the same code, as for LoRA, norms and full "
+        f"fine-tuning on Swin-V2, the ratio shows by how much times vary.\n\n{_measured_by(measured)}"
+    )
+
+
+def blocks_on(page: str) -> str:
+    """The rows of one page, form by form."""
+    measured: dict[str, Any] = json.loads(BLOCKS.read_text(encoding="utf-8"))
+    titles = MEASURED_BLOCKS[page]
+    found = [row for row in measured["rows"] if row["method"] in titles]
+    rows, sentences = [], []
+    for row in found:
+        called = f"{titles[row['method']]}, {row['block']}"
+        if "refused" in row:
+            sentences.append(f"- {called}: {REFUSED}.")
+            continue
+        for form, name in BLOCK_FORMS.items():
+            if form in row["forms"]:
+                value = row["forms"][form]
+                rows.append([
+                    called, name, f"{value['gmacs']} G", f"{value['saved_mib']} MiB", f"{value['cpu_seconds']} s"
+                ])  # fmt: skip
+        frozen, naive = row["avtune_over_frozen"], row["avtune_over_straightforward"]
+        worse = ["keeps more"] * (naive["saved_mib"] > 1) + ["takes longer"] * (naive["cpu_seconds"] > 1)
+        sentences.append(
+            f"- {called} ({row['audio_tokens']} tokens of sound, {row['video_tokens']} of a frame): avtune keeps "
+            f"{frozen['saved_mib']} times the bytes of the frozen block alone and takes {frozen['cpu_seconds']} times "
+            f"its time; of the straightforward form, {naive['saved_mib']} of the bytes and {naive['cpu_seconds']} of "
+            f"the time{': it ' + ' and '.join(worse) if worse else ''}."
+        )
+    sentences += [
+        f"- The authors' own code keeps {mib} MiB at the {block} block."
+        for method in titles
+        for block, mib in measured["authors_form_saved_mib"].get(method, {}).items()
+    ]
+    heading = ["block", "form", "multiply-adds", "kept for backward", "CPU time"]
+    return f"{table(heading, rows)}\n{chr(10).join(sentences)}\n\n{_measured_by(measured)}"
+
+
+def _measured_by(measured: Mapping[str, Any]) -> str:
+    alike = [
+        row["forms"]["frozen"]["cpu_seconds"]
+        for row in measured["rows"]
+        if (row["block"], row.get("audio_tokens")) == ("ViT-B", 49)
+    ]
+    return (
+        f"Measured by `{measured['command']}` on one thread of a machine with other work on it ({measured['machine']}, "
+        f"PyTorch {measured['torch']}): CPU time of the process, the least of {measured['repeats']} passes, the forms "
+        f"of a row in turn. It varies: the same frozen ViT-B block took {min(alike):.2f} s in one row and "
+        f"{max(alike):.2f} s in another. Bytes and operations do not.\n"
+    )
+
+
+def try_results() -> str:
+    """What ``avtune try`` reached, seed by seed; a plain sentence where it was not yet measured.
+
+    ``benchmarks/experiments/try_seeds.py`` measures it: under ``runs`` lies the ``metrics.json`` of each
+    seed's run, with wall time and memory of the whole command.
+    """
+    if not SEEDS.is_file():
+        return "Not measured yet: `benchmarks/results/try_seeds.json` is absent.\n"
+    measured: dict[str, Any] = json.loads(SEEDS.read_text(encoding="utf-8"))
+    runs = sorted(measured["runs"], key=lambda run: run["seed"])
+    columns = [
+        [run["score"]["value"] for run in runs],
+        *([run["floors"][name] for run in runs] for name in FLOORS),
+    ]
+    rows = [
+        [f"{run['seed']}", *map(_percent, shares), f"{run['wall_seconds']:.0f} s"]
+        for run, *shares in zip(runs, *columns, strict=True)
+    ]
+    means = [f"**{_percent(statistics.mean(column))}**" for column in columns]
+    rows.append(["mean", *means, f"{statistics.mean(run['wall_seconds'] for run in runs):.0f} s"])
+    peak = max(run["peak_process_mib"] for run in runs)
+    heading = ["seed", "sound and frames", *FLOORS, "time of the whole command"]
+    machine = f"{measured['machine']}, at most {peak} MiB of memory in one process"
+    return f"{table(heading, rows)}\nMeasured by `{measured['command']}` ({machine}).\n"
+
+
+def task_scores() -> str:
+    """What each task reached on generated clips beside its floors, means over seeds; a plain sentence before that."""
+    if not TASK_SCORES.is_file():
+        return "Not measured yet: `benchmarks/results/bandstand_tasks.json` is absent.\n"
+    measured: dict[str, Any] = json.loads(TASK_SCORES.read_text(encoding="utf-8"))
+    by_task: dict[str, list[dict[str, Any]]] = {}
+    for run in measured["runs"]:
+        by_task.setdefault(run["task"], []).append(run)
+    rows = []
+    for task, runs in by_task.items():
+        values = [run["score"]["value"] for run in runs]
+        floors = {name: statistics.mean(run["floors"][name] for run in runs) for name in runs[0]["floors"]}
+        spread = f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else ""
+        told = ", ".join(f"{name} {100 * value:.1f}" for name, value in floors.items())
+        score = f"**{100 * statistics.mean(values):.1f}**{spread}"
+        rows.append([f"`bandstand/{task}_nano`", runs[0]["score"]["name"], score, told])
+    seeds = sorted({run["seed"] for run in measured["runs"]})
+    told = "Mean and standard deviation over the seeds" if len(seeds) > 1 else "One run each, of seed"
+    return (
+        f"{table(['recipe', 'score, %', 'reached', 'floors'], rows)}\n{told} {', '.join(map(str, seeds))}. Measured by "
         f"`{measured['command']}` ({measured['machine']}, PyTorch {measured['torch']}).\n"
     )
 

@@ -284,7 +284,7 @@ def test_training_with_floors_is_refused_before_it_begins(tmp_path: Path) -> Non
     from avtune.datasets.bandstand import render_bandstand
     from avtune.runs import train_run
 
-    render_bandstand(tmp_path / "clips", 4, seed=1, size=32, rate=2, workers=1)
+    render_bandstand(tmp_path / "clips", 12, seed=1, size=32, rate=2, workers=1)
     config = replace(
         CONFIG,
         data=replace(CONFIG.data, name="bandstand_pairs", root=str(tmp_path / "clips")),

@@ -381,8 +381,6 @@ def test_the_towers_size_is_demanded_of_the_spectrogram():
 @pytest.mark.parametrize(
     "config",
     [
-        InputConfig(segments=0),
-        InputConfig(segment_seconds=0.0),
         InputConfig(video=VideoInput(std=(0.0, 1.0, 1.0))),
         InputConfig(video=VideoInput(placement="middle")),
     ],

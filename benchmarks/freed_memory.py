@@ -21,8 +21,8 @@ import torch
 from machine import machine
 
 from avtune.cli.memory import keep_freed_memory
+from avtune.counting import example_batch
 from avtune.model import create_model
-from avtune.transforms import Batch
 
 RESULT = Path(__file__).parent / "results" / "freed_memory.json"
 SEGMENTS, STEPS, TURNS = 10, 4, 3
@@ -34,13 +34,7 @@ def step_costs(clips: int) -> dict[str, float]:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     model = create_model("nano", labels=["a", "b"], fusion="lavish", segments=SEGMENTS)
-    network, side, rows = model.network, model.preprocessing.size, model.preprocessing.spectrogram_shape
-    yes = torch.ones(clips, dtype=torch.bool)
-    batch = Batch(
-        torch.randint(0, 256, (clips, SEGMENTS, 3, side, side), dtype=torch.uint8),
-        torch.randn(clips, SEGMENTS, *rows), yes, yes, torch.ones(clips, SEGMENTS, dtype=torch.bool), None,
-        [str(clip) for clip in range(clips)],
-    )  # fmt: skip
+    network, batch = model.network, example_batch(model.preprocessing, clips=clips)
     network.train()
 
     def step() -> None:

@@ -1,6 +1,7 @@
 """Numbers that a setting cannot have are refused when a configuration is made, in one line that says what it takes."""
 
 import re
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,12 @@ def test_every_listed_setting_exists() -> None:
     assert set(LISTED) <= {*fields_of(RunConfig()), *fields_of(PretrainingRunConfig())}
 
 
-def test_defaults_are_in_their_ranges() -> None:
-    assert RunConfig() == RunConfig()
-    assert PretrainingRunConfig() == PretrainingRunConfig()
+@pytest.mark.parametrize("config", [RunConfig(), PretrainingRunConfig()])
+def test_defaults_are_in_their_ranges(config: RunConfig | PretrainingRunConfig) -> None:
+    for section, settings in asdict(config).items():
+        for name, allowed in RANGES[section].items():
+            value = settings.get(name)
+            assert value is None or allowed.holds(value), f"{section}.{name}"
 
 
 @pytest.mark.parametrize("name", LISTED)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,9 +95,10 @@ def _profiles() -> list[dict[str, Any]]:
 
 def comparison() -> str:
     """The committed comparison of methods on generated clips; a plain sentence where it was not yet run."""
-    if not COMPARISON.is_file():
-        return "Not measured yet: `benchmarks/results/comparison_bandstand_nano.json` is absent.\n"
-    content = json.loads(COMPARISON.read_text(encoding="utf-8"))
+    return measured_in(COMPARISON, _comparison)
+
+
+def _comparison(content: Mapping[str, Any]) -> str:
     rows = from_json(content)
     clear = [f"`{row.variant}`" for row in rows if row.verdict == "better"]
     others = [f"`{row.variant}`" for row in rows if row.verdict not in ("better", "reference")]
@@ -257,9 +258,10 @@ def try_results() -> str:
     ``benchmarks/experiments/try_seeds.py`` measures it: under ``runs`` lies the ``metrics.json`` of each
     seed's run, with wall time and memory of the whole command.
     """
-    if not SEEDS.is_file():
-        return "Not measured yet: `benchmarks/results/try_seeds.json` is absent.\n"
-    measured: dict[str, Any] = json.loads(SEEDS.read_text(encoding="utf-8"))
+    return measured_in(SEEDS, _try_results)
+
+
+def _try_results(measured: Mapping[str, Any]) -> str:
     runs = sorted(measured["runs"], key=lambda run: run["seed"])
     columns = [
         [run["score"]["value"] for run in runs],
@@ -279,25 +281,43 @@ def try_results() -> str:
 
 def task_scores() -> str:
     """What each task reached on generated clips beside its floors, means over seeds; a plain sentence before that."""
-    if not TASK_SCORES.is_file():
-        return "Not measured yet: `benchmarks/results/bandstand_tasks.json` is absent.\n"
-    measured: dict[str, Any] = json.loads(TASK_SCORES.read_text(encoding="utf-8"))
+    return measured_in(TASK_SCORES, _task_scores)
+
+
+def _task_scores(measured: Mapping[str, Any]) -> str:
     by_task: dict[str, list[dict[str, Any]]] = {}
     for run in measured["runs"]:
         by_task.setdefault(run["task"], []).append(run)
     rows = []
     for task, runs in by_task.items():
-        values = [run["score"]["value"] for run in runs]
+        score = f"**{spread(100 * run['score']['value'] for run in runs)}**"
         floors = {name: statistics.mean(run["floors"][name] for run in runs) for name in runs[0]["floors"]}
-        spread = f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else ""
         told = ", ".join(f"{name} {100 * value:.1f}" for name, value in floors.items())
-        score = f"**{100 * statistics.mean(values):.1f}**{spread}"
         rows.append([f"`bandstand/{task}_nano`", runs[0]["score"]["name"], score, told])
+    return f"{table(['recipe', 'score, %', 'reached', 'floors'], rows)}\n{over_seeds(measured)}"
+
+
+def measured_in(file: Path, show: Callable[[Mapping[str, Any]], str]) -> str:
+    """A file of results as a page shows it; a plain sentence where nothing was measured yet."""
+    if not file.is_file():
+        return f"Not measured yet: `benchmarks/results/{file.name}` is absent.\n"
+    return show(json.loads(file.read_text(encoding="utf-8")))
+
+
+def spread(values: Iterable[float]) -> str:
+    """Their mean, and where there are several their standard deviation."""
+    found = list(values)
+    deviation = f" ± {statistics.stdev(found):.1f}" if len(found) > 1 else ""
+    return f"{statistics.mean(found):.1f}{deviation}"
+
+
+def over_seeds(measured: Mapping[str, Any]) -> str:
+    """Which seeds a table is over, and what measured it."""
     seeds = sorted({run["seed"] for run in measured["runs"]})
     told = "Mean and standard deviation over the seeds" if len(seeds) > 1 else "One run each, of seed"
     return (
-        f"{table(['recipe', 'score, %', 'reached', 'floors'], rows)}\n{told} {', '.join(map(str, seeds))}. Measured by "
-        f"`{measured['command']}` ({measured['machine']}, PyTorch {measured['torch']}).\n"
+        f"{told} {', '.join(map(str, seeds))}. Measured by `{measured['command']}` ({measured['machine']}, "
+        f"PyTorch {measured['torch']}).\n"
     )
 
 

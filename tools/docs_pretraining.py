@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from docs_measured import RESULTS, table
+from docs_measured import RESULTS, measured_in, over_seeds, spread, table
 
 SPEEDS = [RESULTS / f"pretraining_throughput_{device}.json" for device in ("cuda", "cpu")]
 SEARCHES = RESULTS / "pretraining_bandstand.json"
@@ -64,9 +64,10 @@ def packing() -> str:
 
 def pretraining_scores() -> str:
     """Zero-shot retrieval on generated clips after and before pretraining, means over seeds."""
-    if not SEARCHES.is_file():
-        return f"Not measured yet: `benchmarks/results/{SEARCHES.name}` is absent.\n"
-    measured = json.loads(SEARCHES.read_text(encoding="utf-8"))
+    return measured_in(SEARCHES, _pretraining_scores)
+
+
+def _pretraining_scores(measured: Mapping[str, Any]) -> str:
     rows = []
     for objective in dict.fromkeys(run["objective"] for run in measured["runs"]):
         runs = [run for run in measured["runs"] if run["objective"] == objective]
@@ -82,7 +83,7 @@ def pretraining_scores() -> str:
                 ("video_to_audio", "frames to sound"),
             ):
                 searches = [details[direction] for details in found]
-                recalls = (_spread(100 * search[f"recall_at_{k}"] for search in searches) for k in (1, 5, 10))
+                recalls = (spread(100 * search[f"recall_at_{k}"] for search in searches) for k in (1, 5, 10))
                 median = statistics.mean(search["median_rank"] for search in searches)
                 rows.append([name, words, *recalls, f"{median:.0f}"])
     first = measured["runs"][0]
@@ -90,40 +91,27 @@ def pretraining_scores() -> str:
         f"{table(['model', 'search', 'R@1, %', 'R@5, %', 'R@10, %', 'median rank'], rows)}\n"
         f"Among {first['scored_clips']} test clips; chance is an R@1 of {100 * first['floors']['chance']:.2f} %, and "
         f"who knows every clip's class and nothing else finds {100 * first['details']['same_class']['chance']:.2f} %. "
-        f"{first['clips']['train']} clips to learn from. {_over_seeds(measured)}"
+        f"{first['clips']['train']} clips to learn from. {over_seeds(measured)}"
     )
 
 
 def finetuning_scores() -> str:
     """Accuracy on generated clips with and without pretraining, means over seeds."""
-    if not FINE_TUNED.is_file():
-        return f"Not measured yet: `benchmarks/results/{FINE_TUNED.name}` is absent.\n"
-    measured = json.loads(FINE_TUNED.read_text(encoding="utf-8"))
+    return measured_in(FINE_TUNED, _finetuning_scores)
+
+
+def _finetuning_scores(measured: Mapping[str, Any]) -> str:
     rows = []
     for start in dict.fromkeys(run["start"] for run in measured["runs"]):
         runs = [run for run in measured["runs"] if run["start"] == start]
         floors = [[run["floors"][name] for run in runs] for name in runs[0]["floors"]]
         values = [[run["score"]["value"] for run in runs], *floors]
-        rows.append([start, *(_spread(100 * value for value in several) for several in values)])
+        rows.append([start, *(spread(100 * value for value in several) for several in values)])
     first = measured["runs"][0]
     return (
         f"{table(['begins', 'accuracy, %', *first['floors']], rows)}\n"
         f"{first['clips']['train']} labelled clips to learn from, {first['scored_clips']} to score. "
-        f"{_over_seeds(measured)}"
-    )
-
-
-def _spread(values: Iterable[float]) -> str:
-    found = list(values)
-    spread = f" ± {statistics.stdev(found):.1f}" if len(found) > 1 else ""
-    return f"{statistics.mean(found):.1f}{spread}"
-
-
-def _over_seeds(measured: Mapping[str, Any]) -> str:
-    seeds = sorted({run["seed"] for run in measured["runs"]})
-    return (
-        f"Mean and standard deviation over the seeds {', '.join(map(str, seeds))}. Measured by "
-        f"`{measured['command']}` ({measured['machine']}, PyTorch {measured['torch']}).\n"
+        f"{over_seeds(measured)}"
     )
 
 

@@ -74,7 +74,7 @@ def average_precisions(scores: Any, true: Any) -> Floats:
     Raises:
         ValueError: The shapes differ, or a score is not finite.
     """
-    values, positive = _finite(scores), np.asarray(true, dtype=bool)
+    values, positive = np.asarray(scores, dtype=np.float64), np.asarray(true, dtype=bool)
     if values.shape != positive.shape or values.ndim != 2:
         raise ValueError(f"scores and truths are (clips, classes), not {values.shape} and {positive.shape}")
     return np.array([average_precision(*pair) for pair in zip(values.T, positive.T, strict=True)])

@@ -14,9 +14,9 @@ GROWTH = 64 << 20
 def keep_freed_memory() -> bool:
     """Let arrays of up to ``LARGEST_KEPT`` bytes come from memory that this process has freed before.
 
-    glibc hands arrays above 32 MiB back to the system at once and gets each anew, page by page: a tenth to a quarter
-    of a training step on a CPU (``benchmarks/freed_memory.py``). The process then holds what it once needed until it
-    ends.
+    glibc hands arrays above 32 MiB back to the system at once and gets each anew, page by page: a ninth of a training
+    step of 32 clips on a CPU, and nothing of one of 8 (``benchmarks/freed_memory.py``). The process then holds what it
+    once needed until it ends.
 
     Returns:
         Whether it does so now; other systems and C libraries are left as they are.

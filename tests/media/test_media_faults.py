@@ -10,6 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from media_builders import number_of, plain_pictures, tone, write_media
+from PIL import Image
 
 from avtune.errors import AvtuneError
 from avtune.media import Clip, MediaError, decode, decode_audio, probe, write_video
@@ -260,6 +261,19 @@ def test_an_image_is_one_frame(tmp_path: Path) -> None:
         tmp_path / "clip.mov", pictures=plain_pictures(1), video_codec="png", pixel_format="rgb24"
     )
     assert number_of((decode(path, [3.0]).frames or [])[0]) == 0
+
+
+@pytest.mark.parametrize("name", ["photo.jpg", "drawing.png", "photo.webp"])
+def test_a_picture_cut_short_is_not_shown_half_grey(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 96, 3), dtype=np.uint8)).save(path)
+    frames = decode(path, [0.0]).frames
+    assert frames is not None
+    assert frames[0].shape == (64, 96, 3)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(MediaError, match=rf"{name}: .*copy or download it again"):
+        decode(path, [0.0])
 
 
 @pytest.mark.parametrize(

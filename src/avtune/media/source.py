@@ -160,7 +160,11 @@ def open_source(file: MediaFile) -> Iterator[Source]:
                 # One thread: packets and their errors stay together, and data loaders run a process per core.
                 stream.codec_context.thread_count = 1
         if video is not None:
-            video.codec_context.options = {"max_pixels": str(MOST_PIXELS)}
+            options = {"max_pixels": str(MOST_PIXELS)}
+            if _is_picture(container):
+                # A picture that was cut short has no other frame to stand in for it: half of it grey is no answer.
+                options["err_detect"] = "explode"
+            video.codec_context.options = options
         starts = [
             stream.start_time * stream.time_base
             for stream in (video, audio)
@@ -267,6 +271,11 @@ def _why_not_media(file: MediaFile) -> tuple[str, str]:
     if all(byte >= 32 or byte in b"\t\n\r\f\b\x1b" for byte in head):
         return "is text, not video or sound", "check that the download did not save an error page or a list"
     return "is not a video or sound file that FFmpeg can read", COPY_AGAIN
+
+
+def _is_picture(container: InputContainer) -> bool:
+    """Whether the file is one still picture, such as a JPEG or PNG."""
+    return any(name == "image2" or name.endswith("_pipe") for name in container.format.name.split(","))
 
 
 def _has(container: InputContainer, kind: str) -> bool:

@@ -125,7 +125,10 @@ class Stem(nn.Module):
         clip, position = (send(x, pictures.device) for x in (kept.clip, kept.position))
         columns = self.grid[1]
         cells = cut(pictures, self.patch)[clip, position // columns, position % columns]
-        x = F.linear(cells.flatten(1), self.weight.flatten(1), self.bias) + self.positions[position]
+        # Unlike indexing, an embedding adds up the gradients of a row in one order, and faster.
+        x = F.linear(cells.flatten(1), self.weight.flatten(1), self.bias) + F.embedding(
+            position, self.positions
+        )
         if self.modality is not None:
             x = x + self.modality
         x = x + self.before(x) if self.doubled else self.before(x)

@@ -26,6 +26,7 @@ from avtune.train.log import RunLog
 from avtune.train.observer import Observer
 from avtune.train.optimizer import build_optimizer, schedule_factor
 from avtune.train.order import Order, epoch_windows, update_seed
+from avtune.train.repeatable import repeatable
 from avtune.train.state import Progress, ResumeError, RunState, load_state, run_identity, save_state
 from avtune.train.stop import Stopped, StopRequest
 from avtune.transforms import Batch, Sample, collate
@@ -158,7 +159,8 @@ class UpdateLoop(ABC, Generic[Config]):
         try:
             self._resume()
             if not self.progress.finished:
-                self._train()
+                with repeatable(self.accelerator.device):
+                    self._train()
         finally:
             # In half precision Accelerate replaces the network's forward; outside training it is exact again.
             for name in ("forward", "_original_forward", "_is_accelerate_prepared"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,9 @@ TIMES = 30
 
 
 @pytest.fixture
-def threads() -> Iterator[None]:
-    """Four threads: the suite otherwise runs on one, where no order can vary."""
-    before = torch.get_num_threads()
+def _threads(_one_thread: None) -> None:
+    """Four threads, until ``_one_thread`` puts back what was: on one no order can vary."""
     torch.set_num_threads(4)
-    yield
-    torch.set_num_threads(before)
 
 
 def distinct(gradient: Callable[[], Tensor]) -> int:
@@ -46,7 +43,8 @@ def taken_often() -> Callable[[], Tensor]:
     return gradient
 
 
-def test_within_a_run_gradients_add_up_in_one_order(threads: None, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("_threads")
+def test_within_a_run_gradients_add_up_in_one_order(tmp_path: Path) -> None:
     found: list[int] = []
 
     class Adding(Observer):
@@ -71,7 +69,8 @@ def test_what_the_caller_asked_for_is_put_back() -> None:
         assert not torch.are_deterministic_algorithms_enabled()
 
 
-def test_positions_of_patches_have_one_gradient_outside_of_runs_too(threads: None) -> None:
+@pytest.mark.usefixtures("_threads")
+def test_positions_of_patches_have_one_gradient_outside_of_runs_too() -> None:
     model = create_pretraining("avsiam", "nano", spectrogram=(32, 64), options={"decoder_depth": 1}, depth=2)
     embedding = model.encoder.video
     generator = torch.Generator().manual_seed(0)

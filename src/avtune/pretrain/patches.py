@@ -125,10 +125,9 @@ class Stem(nn.Module):
         clip, position = (send(x, pictures.device) for x in (kept.clip, kept.position))
         columns = self.grid[1]
         cells = cut(pictures, self.patch)[clip, position // columns, position % columns]
-        # Unlike indexing, an embedding adds up the gradients of a row in one order, and faster.
-        x = F.linear(cells.flatten(1), self.weight.flatten(1), self.bias) + F.embedding(
-            position, self.positions
-        )
+        x = F.linear(cells.flatten(1), self.weight.flatten(1), self.bias)
+        # Unlike indexing, an embedding adds up the gradients of a row in one order by itself, and on several threads.
+        x = x + F.embedding(position, self.positions)
         if self.modality is not None:
             x = x + self.modality
         x = x + self.before(x) if self.doubled else self.before(x)

@@ -3,7 +3,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from avtune.datasets.bandstand import CLASSES, Difficulty, Program, make_program
@@ -66,6 +66,7 @@ def test_event_is_where_the_class_is_heard_and_seen_and_no_other_second_is(seed:
 
 @settings(max_examples=200, deadline=None)
 @given(seeds, indexes)
+@example(237, 237)  # ends 0.1 behind its second to the digit: 2.1 - 2 is 0.10000000000000009
 def test_intervals_are_whole_seconds_within_the_clip_and_boundaries_stay_near_them(
     seed: int, index: int
 ) -> None:
@@ -77,8 +78,8 @@ def test_intervals_are_whole_seconds_within_the_clip_and_boundaries_stay_near_th
     assert len(set(labels)) == len(labels)
     for item, whole in [(i, i.seen) for i in program.instruments] + [(s, s.heard) for s in program.sounds]:
         assert 0 <= whole[0] < whole[1] <= SECONDS
-        assert abs(item.start - whole[0]) <= 0.1
-        assert abs(item.end - whole[1]) <= 0.1
+        assert whole[0] - 0.1 <= item.start <= whole[0] + 0.1
+        assert whole[1] - 0.1 <= item.end <= whole[1] + 0.1
         assert (item.start == 0) == (whole[0] == 0)
         assert (item.end == SECONDS) == (whole[1] == SECONDS)
 
